@@ -1,19 +1,20 @@
 //! Settings, checked when they are built. The errors name the variable or flag to change.
 
 mod app;
-mod file;
 
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Args;
+
 use crate::pace::{HORIZON, TOLERANCE};
 use crate::retry::RetryPolicy;
 use crate::telemetry::traces::Traces;
+use crate::time_text::{parse_duration, parse_positive};
 
-pub(crate) use app::{AppConfig, RawApp, apps};
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use file::parse_apps;
-pub(crate) use file::read_apps;
+pub(crate) use app::parse_apps;
+pub(crate) use app::{AppConfig, RawApp, apps};
 
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {
@@ -32,17 +33,29 @@ pub(crate) struct WorkerConfig {
 }
 
 /// Times that depend on one another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct Timing {
-    pub(crate) lease: Duration,
-    /// Longest time from the start of a call to the end of its response.
+    /// Longest time from the start of a call to the end of its response
+    #[arg(long, env = "WORKER_REQUEST_TIMEOUT", default_value = "15s", value_parser = parse_positive)]
     pub(crate) request_timeout: Duration,
-    /// Longest time for a TCP and TLS handshake.
+
+    /// Longest time to connect to the API
+    #[arg(long, env = "WORKER_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_positive)]
     pub(crate) connect_timeout: Duration,
-    /// Maximum age at which a connection to the API is reused.
+
+    /// Longest time for which the worker reuses a connection to the API. Connections end at random, somewhat earlier. The
+    /// worker follows a change of the API's addresses in DNS within this time
+    #[arg(long, env = "WORKER_CONNECTION_MAX_AGE", default_value = "2m", value_parser = parse_positive)]
     pub(crate) connection_max_age: Duration,
-    /// How often an idle lane looks for due messages without a wakeup.
+
+    /// How often an idle worker looks for due messages without a wakeup
+    #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_positive)]
     pub(crate) poll_interval: Duration,
+
+    /// How long a claimed message belongs to this worker. If the worker dies, another worker claims the message after that
+    /// [default: the request timeout and 15s]
+    #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
+    pub(crate) lease: Option<Duration>,
 }
 
 /// A mistake in the command line or the settings, with exit code 2.
@@ -60,41 +73,22 @@ pub(crate) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
 const LEASE_MARGIN: Duration = Duration::from_millis(840);
 
 impl Timing {
+    pub(crate) fn lease(&self) -> Duration {
+        let default = self.request_timeout + Duration::from_secs(15);
+        self.lease.unwrap_or(default)
+    }
+
     /// # Errors
-    /// If a call could outlast its lease, or a time is zero.
-    pub(crate) fn new(
-        lease: Option<Duration>,
-        request_timeout: Duration,
-        connect_timeout: Duration,
-        connection_max_age: Duration,
-        poll_interval: Duration,
-    ) -> Result<Self, UsageError> {
-        for (name, time) in [
-            ("WORKER_REQUEST_TIMEOUT", request_timeout),
-            ("WORKER_CONNECT_TIMEOUT", connect_timeout),
-            ("WORKER_CONNECTION_MAX_AGE", connection_max_age),
-            ("WORKER_POLL_INTERVAL", poll_interval),
-        ] {
-            if time < Duration::from_millis(1) {
-                return Err(UsageError(format!(
-                    "{name} is zero: set it to at least 1ms"
-                )));
-            }
-        }
+    /// If a call could outlast its lease.
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
+        let (lease, request_timeout) = (self.lease(), self.request_timeout);
         let needed = request_timeout + HORIZON + TOLERANCE + LEASE_MARGIN;
-        let lease = lease.unwrap_or(request_timeout + Duration::from_secs(15));
-        if lease < needed {
-            return Err(UsageError(format!(
-                "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
-            )));
+        if lease >= needed {
+            return Ok(());
         }
-        Ok(Self {
-            lease,
-            request_timeout,
-            connect_timeout,
-            connection_max_age,
-            poll_interval,
-        })
+        Err(UsageError(format!(
+            "a lease of {lease:?} is too short for a request timeout of {request_timeout:?}: set WORKER_LEASE to at least {needed:?}, or WORKER_REQUEST_TIMEOUT lower"
+        )))
     }
 }
 
@@ -104,8 +98,17 @@ mod tests {
 
     #[test]
     fn a_lease_outlasts_the_wait_for_the_slot_and_the_call() {
-        let (second, poll_interval) = (Duration::from_secs(1), Duration::from_millis(500));
-        let timing = |lease| Timing::new(lease, second, second, second, poll_interval);
+        let second = Duration::from_secs(1);
+        let timing = |lease| {
+            let timing = Timing {
+                request_timeout: second,
+                connect_timeout: second,
+                connection_max_age: second,
+                poll_interval: second,
+                lease,
+            };
+            timing.check()
+        };
         let error = timing(Some(second + Duration::from_millis(999))).expect_err("too short");
         assert!(error.to_string().contains("set WORKER_LEASE"), "{error}");
         assert!(timing(Some(second * 3)).is_ok());

@@ -224,13 +224,19 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
         name: "dev".into(),
         host: "localhost".into(),
         environment: None,
-        timing: Timing::new(None, second * 15, second * 5, second * 120, second)?,
+        timing: Timing {
+            request_timeout: second * 15,
+            connect_timeout: second * 5,
+            connection_max_age: second * 120,
+            poll_interval: second,
+            lease: None,
+        },
         // Short delays, so that a short run has retries.
-        retry: RetryPolicy::new(
-            Duration::from_millis(250),
-            second * 10,
-            Duration::from_hours(24),
-        )?,
+        retry: RetryPolicy {
+            retry_base: second / 4,
+            retry_cap: second * 10,
+            give_up_after: Duration::from_hours(24),
+        },
         // At the end, no reader is left for the outcomes of open calls, so a long drain would only delay the exit.
         drain_timeout: second,
         retention: None,

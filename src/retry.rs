@@ -5,55 +5,59 @@ use std::time::Duration;
 
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
+use clap::Args;
 
 use crate::config::UsageError;
+use crate::time_text::{parse_duration, parse_positive};
 
 /// Spreads a delay to both sides by this share, so that messages that failed together are not retried together.
 const JITTER: f64 = 0.5;
 
-/// Exponential backoff: `base`, twice that, and so on, spread by half to both sides, and never above `cap`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Exponential backoff: `retry_base`, twice that, and so on, spread by half to both sides, and never above `retry_cap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct RetryPolicy {
-    base: Duration,
-    cap: Duration,
-    /// A message that still fails so long after its first failure ends as failed, also if its failures were not charged.
+    /// The delay before a message's second call. The delay doubles with each call
+    #[arg(long, env = "WORKER_RETRY_BASE", default_value = "1s", value_parser = parse_positive)]
+    pub(crate) retry_base: Duration,
+
+    /// The longest delay between two calls of a message
+    #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_positive)]
+    pub(crate) retry_cap: Duration,
+
+    /// A message that still fails this long after its first failure ends as failed, also if the attempts were not charged
+    #[arg(long, env = "WORKER_GIVE_UP_AFTER", default_value = "24h", value_parser = parse_duration)]
     pub(crate) give_up_after: Duration,
 }
 
 impl RetryPolicy {
-    pub(crate) fn new(
-        base: Duration,
-        cap: Duration,
-        give_up_after: Duration,
-    ) -> Result<Self, UsageError> {
-        if base < Duration::from_millis(1) {
-            let error = "WORKER_RETRY_BASE is zero: set it to at least 1ms";
-            return Err(UsageError(error.to_owned()));
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
+        let (base, cap) = (self.retry_base, self.retry_cap);
+        if cap >= base {
+            return Ok(());
         }
-        if cap < base {
-            return Err(UsageError(format!(
-                "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
-            )));
-        }
-        Ok(Self {
-            base,
-            cap,
-            give_up_after,
-        })
+        Err(UsageError(format!(
+            "the retry cap {cap:?} is shorter than the retry base {base:?}: raise WORKER_RETRY_CAP or lower WORKER_RETRY_BASE"
+        )))
     }
 
     /// The delay before the call that follows failed attempt number `attempt` (1 is the first).
     pub(crate) fn delay(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(30);
         // The longest random delay is the cap.
-        let longest_middle = self.cap.div_f64(1.0 + JITTER);
-        let middle = self.base.saturating_mul(1 << doublings).min(longest_middle);
+        let longest_middle = self.retry_cap.div_f64(1.0 + JITTER);
+        let middle = self
+            .retry_base
+            .saturating_mul(1 << doublings)
+            .min(longest_middle);
         let mut backoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(middle)
             .with_randomization_factor(JITTER)
             .with_max_elapsed_time(None)
             .build();
-        backoff.next_backoff().unwrap_or(self.cap).min(self.cap)
+        backoff
+            .next_backoff()
+            .unwrap_or(self.retry_cap)
+            .min(self.retry_cap)
     }
 }
 
@@ -68,7 +72,13 @@ mod tests {
 
     use super::*;
 
-    const DAY: Duration = Duration::from_hours(24);
+    fn policy(retry_base: Duration, retry_cap: Duration) -> RetryPolicy {
+        RetryPolicy {
+            retry_base,
+            retry_cap,
+            give_up_after: Duration::from_hours(24),
+        }
+    }
 
     proptest! {
         #[test]
@@ -76,7 +86,7 @@ mod tests {
             base_ms in 1_u64..10_000, cap_factor in 1_u64..1_000, attempt in 1_u32..2_000,
         ) {
             let (base, cap) = (Duration::from_millis(base_ms), Duration::from_millis(base_ms * cap_factor));
-            let policy = RetryPolicy::new(base, cap, DAY).expect("valid");
+            let policy = policy(base, cap);
             let middle = base.saturating_mul(1 << attempt.saturating_sub(1).min(30)).min(cap.div_f64(1.5));
             let delay = policy.delay(attempt);
             let rounding = Duration::from_micros(2);
@@ -87,21 +97,16 @@ mod tests {
     }
 
     #[test]
-    fn an_impossible_policy_can_not_be_built() {
+    fn a_cap_below_the_base_is_refused() {
         let second = Duration::from_secs(1);
-        for (base, cap, setting) in [
-            (Duration::ZERO, second, "WORKER_RETRY_BASE"),
-            (second, second / 2, "WORKER_RETRY_CAP"),
-        ] {
-            let error = RetryPolicy::new(base, cap, DAY).expect_err("impossible");
-            assert!(error.to_string().contains(setting), "{error}");
-        }
+        let error = policy(second, second / 2).check().expect_err("impossible");
+        assert!(error.to_string().contains("WORKER_RETRY_CAP"), "{error}");
+        assert!(policy(second, second).check().is_ok());
     }
 
     #[test]
     fn delays_of_the_same_attempt_differ() {
-        let policy =
-            RetryPolicy::new(Duration::from_secs(1), Duration::from_secs(300), DAY).expect("valid");
+        let policy = policy(Duration::from_secs(1), Duration::from_secs(300));
         let delays: std::collections::HashSet<_> = (0..20).map(|_| policy.delay(3)).collect();
         assert!(delays.len() > 10);
     }

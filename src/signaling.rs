@@ -16,5 +16,4 @@ pub(crate) use client::{Client, SignedRequest};
 pub(crate) use connection_pool::{Connection, ConnectionPool};
 pub(crate) use credentials::{CredentialError, Credentials, TokenHeaders};
 pub(crate) use echo_filter::EchoFilter;
-pub(crate) use hosts::TriedHost;
 pub(crate) use response::{CallFailure, Response, ResponseBody};

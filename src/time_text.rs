@@ -1,4 +1,4 @@
-//! Times as people and scripts write them.
+//! Times and durations as people and scripts write them.
 
 use std::time::Duration;
 
@@ -7,7 +7,9 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
+use crate::outbox::MIN_RETENTION;
 use crate::pace::DbTime;
+use crate::secret::given;
 
 const DATE: &[FormatItem<'static>] = format_description!("[year]-[month]-[day]");
 
@@ -29,6 +31,44 @@ pub(crate) fn to_the_second(time: DbTime) -> String {
     let seconds = OffsetDateTime::from(time).replace_nanosecond(0).ok();
     let text = seconds.and_then(|time| time.format(&Rfc3339).ok());
     text.unwrap_or_else(|| time.to_string())
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Keeps computed times far within their range.
+const MAX_DURATION_DAYS: u32 = 30;
+const MAX_RETENTION_DAYS: u32 = 3_653;
+
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_days(text, MAX_DURATION_DAYS)
+}
+
+/// For a setting that must not be zero.
+pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration < Duration::from_millis(1) {
+        return Err("it is zero: set it to at least 1ms".into());
+    }
+    Ok(duration)
+}
+
+pub(crate) fn parse_retention(text: &str) -> Result<Duration, String> {
+    match parse_days(text, MAX_RETENTION_DAYS) {
+        Ok(retention) if retention < MIN_RETENTION => Err(
+            "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
+        ),
+        parsed => parsed,
+    }
+}
+
+fn parse_days(text: &str, max_days: u32) -> Result<Duration, String> {
+    match humantime::parse_duration(given(text).unwrap_or_default()) {
+        Ok(duration) if duration <= DAY * max_days => Ok(duration),
+        Ok(_) => Err(format!("it is longer than {max_days} days")),
+        Err(_) => Err(
+            "it is not a duration: write a number with its unit, like 200ms, 15s, 12h or 30d"
+                .into(),
+        ),
+    }
 }
 
 /// A duration in words, to the second, like `10m 1s`.

@@ -5,7 +5,6 @@
 mod tests;
 
 use crate::config::parse_apps;
-use crate::message::Payload;
 use crate::outcome::{Outcome, classify, describe};
 use crate::signaling::response::{MAX_REASON_CHARS, MAX_REQUEST_ID_CHARS};
 use crate::signaling::{EchoFilter, Response, ResponseBody};
@@ -20,8 +19,10 @@ const MAX_ERROR_BYTES: usize = 4_000;
 /// A response: the status, header lines, an empty line and the body.
 pub fn answer(data: &[u8]) {
     let (status, headers, body) = split_response(data);
-    let payload = Payload::from(PAYLOAD.to_owned());
-    let echo_filter = EchoFilter::new(payload, vec![HUSH.into()]);
+    let echo_filter = EchoFilter {
+        payload: PAYLOAD.to_owned().into(),
+        secrets: vec![HUSH.into()],
+    };
     let response = Response::read(status, &headers, Ok(body), &echo_filter);
 
     assert_eq!(response.status, status);

@@ -1,21 +1,35 @@
 //! Judges the test connections to the hosts of the API.
 
+use std::time::{Duration, Instant};
+
 use super::Finding;
-use crate::signaling::TriedHost;
+use crate::signaling::{CallFailure, Client};
 
 const SUBJECT: &str = "api";
 
-pub(crate) fn hosts(tried: &[TriedHost]) -> Vec<Finding> {
-    let some_connect = tried.iter().any(|host| host.connected.is_ok());
-    tried
-        .iter()
-        .map(|tried| host(tried, some_connect))
-        .collect()
+/// The URL of a host, its proxy, and the time that the connection took.
+type Tried = (String, Option<String>, Result<Duration, CallFailure>);
+
+/// Connects to each host of the list.
+pub(crate) async fn hosts(client: &Client) -> Vec<Finding> {
+    let mut tried = Vec::new();
+    for pool in &client.pools {
+        let begun = Instant::now();
+        let connected = pool.get().await.map(|_| begun.elapsed());
+        let proxy = pool.proxy.as_ref().map(|proxy| proxy.uri().to_string());
+        tried.push((pool.base_url.to_string(), proxy, connected));
+    }
+    judge(&tried)
 }
 
-fn host(tried: &TriedHost, some_connect: bool) -> Finding {
-    let url = &tried.base_url;
-    let took = match &tried.connected {
+fn judge(tried: &[Tried]) -> Vec<Finding> {
+    let some_connect = tried.iter().any(|(_, _, connected)| connected.is_ok());
+    let findings = tried.iter().map(|tried| host(tried, some_connect));
+    findings.collect()
+}
+
+fn host((url, proxy, connected): &Tried, some_connect: bool) -> Finding {
+    let took = match connected {
         Ok(took) => took.as_secs_f64() * 1e3,
         Err(failure) => {
             let found = format!("{url}: {failure}");
@@ -28,9 +42,13 @@ fn host(tried: &TriedHost, some_connect: bool) -> Finding {
             return Finding::fail(SUBJECT, found, advice);
         }
     };
-    let proxy = tried.proxy.as_ref();
-    let through = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
-    let connected = format!("{url}: connected{through} in {took:.1} ms");
+    let through = proxy
+        .as_ref()
+        .map(|proxy| format!(" through the proxy {proxy}"));
+    let connected = format!(
+        "{url}: connected{} in {took:.1} ms",
+        through.unwrap_or_default()
+    );
     if is_in_the_clear(url) {
         return Finding::warn(
             SUBJECT,
@@ -59,32 +77,17 @@ fn is_in_the_clear(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::check::Level;
-    use crate::signaling::CallFailure;
 
     fn levels(tried: &[(&str, bool)]) -> Vec<Level> {
-        let tried: Vec<_> = tried
-            .iter()
-            .map(|(url, is_there)| {
-                let connected = if *is_there {
-                    Ok(Duration::from_millis(5))
-                } else {
-                    Err(CallFailure::NotSent("connection refused".into()))
-                };
-                TriedHost {
-                    base_url: (*url).to_owned(),
-                    proxy: None,
-                    connected,
-                }
-            })
-            .collect();
-        hosts(&tried)
-            .into_iter()
-            .map(|finding| finding.level)
-            .collect()
+        let tried = tried.iter().map(|(url, is_there)| {
+            let took = is_there.then_some(Duration::from_millis(5));
+            let refused = || CallFailure::NotSent("connection refused".into());
+            ((*url).to_owned(), None, took.ok_or_else(refused))
+        });
+        let findings = judge(&tried.collect::<Vec<_>>()).into_iter();
+        findings.map(|finding| finding.level).collect()
     }
 
     #[test]

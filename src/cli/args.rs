@@ -8,7 +8,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::UsageError;
-use crate::outbox::{DEFAULT_MAX_AGE, MIN_RETENTION, Outbox};
+use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
 
@@ -73,35 +73,6 @@ impl DatabaseArgs {
 
 fn is_set(variable: &str) -> bool {
     secret::variable(variable).is_some()
-}
-
-const DAY: Duration = Duration::from_secs(86_400);
-/// Keeps computed times far within their range.
-const MAX_DURATION_DAYS: u32 = 30;
-const MAX_RETENTION_DAYS: u32 = 3_653;
-
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    parse_days(text, MAX_DURATION_DAYS)
-}
-
-pub(super) fn parse_retention(text: &str) -> Result<Duration, String> {
-    match parse_days(text, MAX_RETENTION_DAYS) {
-        Ok(retention) if retention < MIN_RETENTION => Err(
-            "it is shorter than 1 minute: write it like 12h or 30d, or leave it unset to keep all messages".into(),
-        ),
-        parsed => parsed,
-    }
-}
-
-fn parse_days(text: &str, max_days: u32) -> Result<Duration, String> {
-    match humantime::parse_duration(secret::given(text).unwrap_or_default()) {
-        Ok(duration) if duration <= DAY * max_days => Ok(duration),
-        Ok(_) => Err(format!("it is longer than {max_days} days")),
-        Err(_) => Err(
-            "it is not a duration: write a number with its unit, like 200ms, 15s, 12h or 30d"
-                .into(),
-        ),
-    }
 }
 
 const MAX_ENVIRONMENT_CHARS: usize = 64;

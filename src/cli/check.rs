@@ -105,7 +105,7 @@ fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
     let settings = format!(
         "apps: {}; lease {}, request timeout {}",
         apps.join(", "),
-        humantime::format_duration(config.timing.lease),
+        humantime::format_duration(config.timing.lease()),
         humantime::format_duration(config.timing.request_timeout)
     );
     let mut findings = vec![
@@ -198,7 +198,7 @@ async fn check_api(config: WorkerConfig) -> Vec<Finding> {
     for app in config.apps {
         let alias = app.alias.clone();
         let of_api = match Client::new(app, config.timing) {
-            Ok(client) => api::hosts(&client.try_hosts().await),
+            Ok(client) => api::hosts(&client).await,
             Err(error) => {
                 let advice = "correct the setting that the error names";
                 vec![Finding::fail("api", error_chain_text(&error), advice)]

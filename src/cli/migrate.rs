@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{DatabaseArgs, parse_duration};
+use super::args::DatabaseArgs;
 use super::print::report;
 use crate::outbox::{Damage, Migrated, list_names};
+use crate::time_text::parse_duration;
 
 /// Create or update the schema `signaling`
 ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -10,7 +11,7 @@ use super::UsageError;
 use super::args::DatabaseArgs;
 use super::obstacles;
 use super::print::{messages, print, report};
-use crate::outbox::{Outbox, Retried, RetryFilter};
+use crate::outbox::{Outbox, RetryFilter};
 
 /// Send failed, expired, cancelled or unknown messages again
 ///
@@ -42,6 +43,8 @@ pub(super) struct RetryArgs {
 
 /// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
 const ROWS_PER_CALL: i64 = 5_000;
+/// A count or a step may read the whole outbox, and the operator can interrupt the command.
+const STATEMENT_TIMEOUT: Duration = Duration::from_hours(24);
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let mut filter = args.filter;
@@ -60,7 +63,8 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     filter.until = Some(filter.until.map_or(now, |until| until.min(now)));
     let (left_out, all_exist) = left_out(&outbox, &filter).await?;
     if args.dry_run {
-        let count = total(&outbox.retry(&filter, true, None).await?);
+        let counted = outbox.retry(&filter, true, None, STATEMENT_TIMEOUT);
+        let count = total(&counted.await?);
         let count = messages(count);
         print(format!("{left_out}{count} would be sent again\n"))?;
     } else {
@@ -80,7 +84,8 @@ async fn retry_in_steps(
 ) -> anyhow::Result<BTreeMap<String, i64>> {
     let mut by_app = BTreeMap::new();
     loop {
-        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL)).await;
+        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), STATEMENT_TIMEOUT);
+        let step = step.await;
         let before: i64 = by_app.values().sum();
         let retried = match step {
             Err(error) if before > 0 => {
@@ -92,7 +97,7 @@ async fn retry_in_steps(
             step => step?,
         };
         let count = total(&retried);
-        for Retried { app, messages } in retried {
+        for (app, messages) in retried {
             *by_app.entry(app).or_insert(0) += messages;
         }
         if count < ROWS_PER_CALL {
@@ -123,8 +128,9 @@ async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> anyhow:
 async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
     let mut text = String::new();
     let mut all_exist = true;
-    let states = outbox.message_states(&filter.ids).await?;
-    for id in &filter.ids {
+    let ids = filter.ids.as_deref().unwrap_or_default();
+    let states = outbox.message_states(ids).await?;
+    for id in ids {
         let reason = match states.iter().find(|message| message.id == *id) {
             Some(message) if filter.statuses.contains(&message.status) => continue,
             Some(message) => format!("it is {}", message.state),
@@ -138,6 +144,6 @@ async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool
     Ok((text, all_exist))
 }
 
-fn total(retried: &[Retried]) -> i64 {
-    retried.iter().map(|retried| retried.messages).sum()
+fn total(retried: &[(String, i64)]) -> i64 {
+    retried.iter().map(|(_, messages)| messages).sum()
 }

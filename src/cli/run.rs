@@ -8,7 +8,7 @@ use clap::Args;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::args::{DatabaseArgs, host, parse_duration, parse_environment, parse_retention};
+use super::args::{DatabaseArgs, host, parse_environment};
 use super::signals::signals;
 use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
@@ -19,6 +19,7 @@ use crate::sanitize;
 use crate::secret;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::traces::Traces;
+use crate::time_text::{parse_duration, parse_retention};
 use crate::worker;
 
 /// Send messages until SIGTERM or SIGINT
@@ -75,39 +76,11 @@ pub(super) struct AppArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Worker")]
 pub(super) struct WorkerArgs {
-    /// Longest time from the start of a call to the end of its response
-    #[arg(long, env = "WORKER_REQUEST_TIMEOUT", default_value = "15s", value_parser = parse_duration)]
-    request_timeout: Duration,
+    #[command(flatten)]
+    timing: Timing,
 
-    /// Longest time to connect to the API
-    #[arg(long, env = "WORKER_CONNECT_TIMEOUT", default_value = "5s", value_parser = parse_duration)]
-    connect_timeout: Duration,
-
-    /// Longest time for which the worker reuses a connection to the API. Connections end at random, somewhat earlier. The
-    /// worker follows a change of the API's addresses in DNS within this time
-    #[arg(long, env = "WORKER_CONNECTION_MAX_AGE", default_value = "2m", value_parser = parse_duration)]
-    connection_max_age: Duration,
-
-    /// How long a claimed message belongs to this worker. If the worker dies, another worker claims the message after that
-    /// [default: the request timeout and 15s]
-    #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
-    lease: Option<Duration>,
-
-    /// The delay before a message's second call. The delay doubles with each call
-    #[arg(long, env = "WORKER_RETRY_BASE", default_value = "1s", value_parser = parse_duration)]
-    retry_base: Duration,
-
-    /// The longest delay between two calls of a message
-    #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_duration)]
-    retry_cap: Duration,
-
-    /// A message that still fails this long after its first failure ends as failed, also if the attempts were not charged
-    #[arg(long, env = "WORKER_GIVE_UP_AFTER", default_value = "24h", value_parser = parse_duration)]
-    give_up_after: Duration,
-
-    /// How often an idle worker looks for due messages without a wakeup
-    #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_duration)]
-    poll_interval: Duration,
+    #[command(flatten)]
+    retry: RetryPolicy,
 
     /// How long a shutdown waits for calls in flight [default: the request timeout and 5s]
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
@@ -248,13 +221,9 @@ fn is_temporary(error: &anyhow::Error) -> bool {
 }
 
 pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, UsageError> {
-    let timing = Timing::new(
-        worker.lease,
-        worker.request_timeout,
-        worker.connect_timeout,
-        worker.connection_max_age,
-        worker.poll_interval,
-    )?;
+    let timing = worker.timing;
+    timing.check()?;
+    worker.retry.check()?;
     Ok(WorkerConfig {
         apps: config::apps(
             app.app.clone().with_secrets(),
@@ -267,10 +236,10 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig,
         host: host(),
         environment: worker.environment.clone().filter(|name| !name.is_empty()),
         timing,
-        retry: RetryPolicy::new(worker.retry_base, worker.retry_cap, worker.give_up_after)?,
+        retry: worker.retry,
         drain_timeout: worker
             .drain_timeout
-            .unwrap_or(worker.request_timeout + Duration::from_secs(5)),
+            .unwrap_or(timing.request_timeout + Duration::from_secs(5)),
         retention: worker.retention,
         traces: None,
     })

@@ -1,12 +1,13 @@
-//! The settings of one app.
+//! The settings of each app, from the command line and its variables or from a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{UsageError, parse_number, read_apps};
+use super::{UsageError, parse_number};
 use crate::sanitize;
 use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
@@ -87,6 +88,13 @@ pub(crate) struct RawApp {
     pub(crate) max_in_flight: Option<usize>,
 }
 
+/// The variable of a secret, its value and its file.
+type RawSecret<'a> = (
+    &'static str,
+    &'a mut Option<String>,
+    &'a mut Option<PathBuf>,
+);
+
 impl fmt::Debug for RawApp {
     /// Shows nothing, because fields may be secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -120,53 +128,83 @@ pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> Result<Vec<AppConfig>,
         return Err(UsageError(NO_APP.into()));
     }
     let with_defaults = |app: RawApp| RawApp {
+        token_headers: app.token_headers.or_else(|| shared.token_headers.clone()),
         base_url: app.base_url.or_else(|| shared.base_url.clone()),
         ca_file: app.ca_file.or_else(|| shared.ca_file.clone()),
         rate: app.rate.or(shared.rate),
         max_in_flight: app.max_in_flight.or(shared.max_in_flight),
         ..app
     };
-    let apps: Vec<_> = apps
-        .into_iter()
-        .map(|(alias, app)| with_defaults(app).check(&alias))
-        .collect::<Result<_, _>>()?;
-    check_distinct(&apps)?;
-    Ok(apps)
-}
-
-/// Checks that no two apps share an app ID. Each would use the whole limit of calls.
-fn check_distinct(apps: &[AppConfig]) -> Result<(), UsageError> {
-    let mut aliases = BTreeMap::new();
-    for app in apps {
-        if let Some(other) = aliases.insert(&app.app_id, &app.alias) {
+    let mut checked: Vec<AppConfig> = Vec::with_capacity(apps.len());
+    for (alias, app) in apps {
+        let app = with_defaults(app).check(&alias)?;
+        // Each of the two would use the whole limit of calls.
+        if let Some(other) = checked.iter().find(|other| other.app_id == app.app_id) {
             return Err(UsageError(format!(
-                "the apps {other:?} and {:?} have the same app ID, and so one limit of calls: make them one app",
-                app.alias
+                "the apps {:?} and {alias:?} have the same app ID, and so one limit of calls: make them one app",
+                other.alias
             )));
         }
+        checked.push(app);
     }
-    Ok(())
+    Ok(checked)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    apps: BTreeMap<String, RawApp>,
+}
+
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Reads the tables `[apps.NAME]` of a TOML file.
+fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, UsageError> {
+    let wrong = |why: String| UsageError(format!("the configuration {} {why}", path.display()));
+    let text = sanitize::read_text_file(path, MAX_FILE_BYTES)
+        .map_err(|error| wrong(format!("can't be read: {error}")))?;
+    parse_apps(&text).map_err(|error| wrong(format!("is not right: {error}")))
+}
+
+/// An error has the line of the mistake. It shows no values, because they may be secrets.
+pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, String> {
+    let file: Result<ConfigFile, _> = toml::from_str(text);
+    file.map(|file| file.apps).map_err(|error| {
+        let message = sanitize::redact_values(error.message());
+        let before = error.span().and_then(|span| text.get(..span.start));
+        match before.map(|before| 1 + before.matches('\n').count()) {
+            Some(line) => format!("{message} (line {line})"),
+            None => message,
+        }
+    })
 }
 
 impl RawApp {
-    pub(crate) fn with_secrets(self) -> Self {
-        let secret = |name: &str| {
-            // A value that is not UTF-8 is a mistake to report, not a missing value.
-            let value = std::env::var_os(name)?;
-            Some(value.to_string_lossy().into_owned())
-        };
-        let file = |name: &str| secret(name).map(PathBuf::from);
-        Self {
-            api_key: secret("AGORA_API_KEY"),
-            api_key_file: file("AGORA_API_KEY_FILE"),
-            api_secret: secret("AGORA_API_SECRET"),
-            api_secret_file: file("AGORA_API_SECRET_FILE"),
-            token: secret("AGORA_TOKEN"),
-            token_file: file("AGORA_TOKEN_FILE"),
-            app_certificate: secret("AGORA_APP_CERTIFICATE"),
-            app_certificate_file: file("AGORA_APP_CERTIFICATE_FILE"),
-            ..self
+    fn secrets(&mut self) -> [RawSecret<'_>; 4] {
+        [
+            ("AGORA_API_KEY", &mut self.api_key, &mut self.api_key_file),
+            (
+                "AGORA_API_SECRET",
+                &mut self.api_secret,
+                &mut self.api_secret_file,
+            ),
+            ("AGORA_TOKEN", &mut self.token, &mut self.token_file),
+            (
+                "AGORA_APP_CERTIFICATE",
+                &mut self.app_certificate,
+                &mut self.app_certificate_file,
+            ),
+        ]
+    }
+
+    pub(crate) fn with_secrets(mut self) -> Self {
+        // A value that is not UTF-8 is a mistake to report, not a missing value.
+        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        for (name, value, file) in self.secrets() {
+            *value = variable(name);
+            *file = variable(&format!("{name}_FILE")).map(PathBuf::from);
         }
+        self
     }
 
     /// # Errors
@@ -180,31 +218,25 @@ impl RawApp {
 
     /// Each value without the invisible characters around it.
     fn trimmed(mut self) -> Self {
-        for text in [
-            &mut self.app_id,
-            &mut self.api_key,
-            &mut self.api_secret,
-            &mut self.token,
-            &mut self.uid,
-            &mut self.app_certificate,
-            &mut self.token_headers,
-            &mut self.base_url,
-        ] {
+        let trim = |text: &mut Option<String>| {
             *text = text.as_deref().and_then(given).map(str::to_owned);
-        }
-        for path in [
-            &mut self.api_key_file,
-            &mut self.api_secret_file,
-            &mut self.token_file,
-            &mut self.app_certificate_file,
-            &mut self.ca_file,
-        ] {
+        };
+        let trim_path = |path: &mut Option<PathBuf>| {
             *path = path.as_deref().and_then(given_path).map(PathBuf::from);
+        };
+        for (_, value, file) in self.secrets() {
+            trim(value);
+            trim_path(file);
         }
+        trim(&mut self.app_id);
+        trim(&mut self.uid);
+        trim(&mut self.token_headers);
+        trim(&mut self.base_url);
+        trim_path(&mut self.ca_file);
         self
     }
 
-    fn into_app(self, alias: &str) -> Result<AppConfig, String> {
+    fn into_app(mut self, alias: &str) -> Result<AppConfig, String> {
         let is_name = |text: &str, more: &str, longest| {
             (1..=longest).contains(&text.len())
                 && text
@@ -234,7 +266,6 @@ impl RawApp {
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
             .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
-        let ca_file = self.ca_file.clone();
         let credentials = self.credentials(&app_id)?;
         // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
         credentials.check().map_err(|error| error.to_string())?;
@@ -243,37 +274,24 @@ impl RawApp {
             credentials,
             app_id,
             base_urls,
-            ca_file,
+            ca_file: self.ca_file,
             limit_per_s,
             max_in_flight,
         })
     }
 
-    fn credentials(self, app_id: &str) -> Result<Credentials, String> {
-        let given_headers = match self.token_headers.as_deref() {
-            None => None,
-            Some("x-agora") => Some(TokenHeaders::XAgora),
-            Some("authorization") => Some(TokenHeaders::Authorization),
-            Some(_) => {
-                return Err(
-                    "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization".into(),
-                );
-            }
-        };
-        let key = secret("AGORA_API_KEY", self.api_key, self.api_key_file)?;
-        let api_secret = secret("AGORA_API_SECRET", self.api_secret, self.api_secret_file)?;
-        let token = secret("AGORA_TOKEN", self.token, self.token_file)?;
-        let certificate = secret(
-            "AGORA_APP_CERTIFICATE",
-            self.app_certificate,
-            self.app_certificate_file,
-        )?;
-        let wrong = match (key, api_secret, token, certificate) {
+    fn credentials(&mut self, app_id: &str) -> Result<Credentials, String> {
+        let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
+        let given_headers = given_headers
+            .transpose()
+            .map_err(|_| "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
+        let [key, api_secret, token, certificate] = self.secrets().map(secret);
+        let wrong = match (key?, api_secret?, token?, certificate?) {
             (Some(key), Some(secret), None, None) => {
                 return Ok(Credentials::Basic { key, secret });
             }
             (None, None, Some(token), None) => {
-                let uid = self.uid.ok_or(
+                let uid = self.uid.take().ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
                 return Ok(Credentials::Token {
@@ -302,12 +320,8 @@ impl RawApp {
     }
 }
 
-fn secret(
-    name: &'static str,
-    value: Option<String>,
-    file: Option<PathBuf>,
-) -> Result<Option<SecretSource>, String> {
-    match (value, file) {
+fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
+    match (value.take(), file.take()) {
         (Some(_), Some(_)) => Err(format!(
             "{name} is given both as a value and as a file: leave out one"
         )),
@@ -325,21 +339,23 @@ fn secret(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
     fn apps_that_would_share_a_budget_are_refused() {
-        let app = |alias, id: &str| {
-            RawApp {
-                app_id: Some(id.into()),
-                ..basic()
+        let apps_with = |other_id| {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            for (alias, id) in [("a", "1"), ("b", other_id)] {
+                let app = format!("[apps.{alias}]\napp_id = '{id}'\napp_certificate = 'c'\n");
+                file.write_all(app.as_bytes()).expect("written");
             }
-            .check(alias)
-            .expect("an app")
+            apps(RawApp::default(), Some(file.path())).map(|apps| apps.len())
         };
-        assert!(check_distinct(&[app("a", "1"), app("b", "2")]).is_ok());
-        let error = check_distinct(&[app("a", "1"), app("b", "1")]).expect_err("the same app ID");
-        assert!(error.to_string().contains("make them one app"), "{error}");
+        assert_eq!(apps_with("2").expect("two apps"), 2);
+        let error = apps_with("1").expect_err("the same app ID").to_string();
+        assert!(error.contains("make them one app"), "{error}");
     }
 
     fn basic() -> RawApp {
@@ -431,5 +447,36 @@ mod tests {
         refused(|app| app.app_id = Some("a/b".into()));
         refused(|app| app.base_url = Some("nowhere".into()));
         assert!(basic().check("no spaces").is_err());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_without_its_value() {
+        let apps =
+            parse_apps("[apps.one]\napp_id = \"1\"\nrate = 100\n[apps.two]\napp_id = \"2\"\n")
+                .expect("apps");
+        assert_eq!(apps.keys().collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(apps["one"].rate, Some(100.0));
+        let error = parse_apps("[apps.one]\napi_secrit = \"hush\"\n").expect_err("an error");
+        assert!(
+            error.contains("api_secrit") && error.ends_with("(line 2)") && !error.contains("hush"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_is_not_shown() {
+        for text in [
+            "[apps.one]\napi_secret = 471147114711",
+            "[apps.one]\nrate = \"471147114711\"",
+            "[apps.one]\nrate = 471147114711.471147114711.471147114711",
+            "[apps.one]\n471147114711 = \"\"",
+            "[apps.one]\napi_secret = 471147114711471147114711471147114711",
+            "[apps.one]\napi_secret = \"471147114711",
+            "apps = \"471147114711\"",
+            "[apps.one]\ntoken = [\"471147114711\"]",
+        ] {
+            let error = parse_apps(text).expect_err("an error");
+            assert!(!error.contains("4711"), "{text}: {error}");
+        }
     }
 }

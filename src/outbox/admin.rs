@@ -19,9 +19,7 @@ use crate::pace::DbTime;
 use crate::time_text;
 
 /// Longer than the wait for a lock.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a command without a deadline that a user would notice.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(86_400);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
@@ -56,7 +54,7 @@ impl From<sqlx::Error> for AdminError {
     }
 }
 
-/// Finished messages to send again. None and an empty list match everything, but `statuses` has to name one.
+/// Finished messages to send again. None matches everything. `statuses` has to name one.
 #[derive(Debug, Default, Clone, PartialEq, clap::Args)]
 pub(crate) struct RetryFilter {
     /// Only messages of this app
@@ -82,11 +80,11 @@ pub(crate) struct RetryFilter {
 
     /// Only messages whose last response had this HTTP status; may be given again
     #[arg(long = "http-status", value_name = "STATUS", value_parser = clap::value_parser!(i32).range(100..=599))]
-    pub(crate) http_statuses: Vec<i32>,
+    pub(crate) http_statuses: Option<Vec<i32>>,
 
     /// Only this message; may be given again
     #[arg(long = "id", value_name = "ID", value_parser = parse_number::<i64>)]
-    pub(crate) ids: Vec<i64>,
+    pub(crate) ids: Option<Vec<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -97,13 +95,6 @@ pub(crate) struct Adoption {
     pub(crate) cancelled: i64,
     /// Messages that are pending now, counted up to a million.
     pub(crate) pending: i64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub(crate) struct Retried {
-    #[sqlx(rename = "app_of_messages")]
-    pub(crate) app: String,
-    pub(crate) messages: i64,
 }
 
 type Function<'q> = Query<'q, Postgres, PgArguments>;
@@ -160,35 +151,25 @@ impl Outbox {
         self.change(adopt).await.map(|Json(adoption)| adoption)
     }
 
-    /// Sends finished messages again, or only counts them. May read the whole outbox.
+    /// Sends finished messages again, or only counts them. May read the whole outbox. Returns the number of messages of each app.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
-    ) -> Result<Vec<Retried>, AdminError> {
-        self.change_rows(retry(filter, dry_run, max_rows), RETRY_TIMEOUT)
-            .await
-    }
-
-    /// Sends these finished messages again that match the filter, within the time of a page.
-    pub(crate) async fn retry_listed(
-        &self,
-        ids: &[i64],
-        filter: &RetryFilter,
-    ) -> Result<i64, AdminError> {
-        // An empty filter would match every message.
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        let filter = RetryFilter {
-            ids: ids.to_vec(),
-            ..filter.clone()
-        };
-        let retried: Vec<Retried> = self
-            .change_rows(retry(&filter, false, None), STATEMENT_TIMEOUT)
-            .await?;
-        Ok(retried.iter().map(|retried| retried.messages).sum())
+        deadline: Duration,
+    ) -> Result<Vec<(String, i64)>, AdminError> {
+        let retry = query("select * from signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .bind(filter.app.as_deref())
+            .bind(&filter.statuses)
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(filter.error_like.as_deref())
+            .bind(filter.http_statuses.as_deref())
+            .bind(filter.ids.as_deref())
+            .bind(dry_run)
+            .bind(max_rows);
+        self.change_rows(retry, deadline).await
     }
 
     async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
@@ -225,17 +206,4 @@ impl Outbox {
             }
         })
     }
-}
-
-fn retry(filter: &RetryFilter, dry_run: bool, max_rows: Option<i64>) -> Function<'_> {
-    query("select * from signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-        .bind(filter.app.as_deref())
-        .bind(&filter.statuses)
-        .bind(filter.since)
-        .bind(filter.until)
-        .bind(filter.error_like.as_deref())
-        .bind((!filter.http_statuses.is_empty()).then_some(&filter.http_statuses))
-        .bind((!filter.ids.is_empty()).then_some(&filter.ids))
-        .bind(dry_run)
-        .bind(max_rows)
 }

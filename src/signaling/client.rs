@@ -2,12 +2,11 @@
 //! slot. The client never repeats a request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::SendRequest;
+use hyper::body::Bytes;
+use hyper::client::conn::TrySendError;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +21,6 @@ use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
 use crate::proxy::proxy_of;
-use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
@@ -30,9 +28,8 @@ use crate::tls::tls_config;
 pub(crate) struct Client {
     pub(crate) app: AppConfig,
     pub(crate) timing: Timing,
-    pub(crate) pools: Vec<Arc<ConnectionPool>>,
+    pub(crate) pools: Vec<ConnectionPool>,
     pub(super) hosts: Mutex<Hosts>,
-    pub(super) log_throttle: LogThrottle,
 }
 
 impl Client {
@@ -41,16 +38,14 @@ impl Client {
         let base_urls = app.base_urls.iter().enumerate();
         let pools = base_urls.map(|(index, base_url)| {
             let proxy = proxy_of(base_url.uri())?;
-            let pool =
-                ConnectionPool::new(index, base_url.clone(), proxy, Arc::clone(&tls), timing);
-            Ok(Arc::new(pool))
+            let (base_url, tls) = (base_url.clone(), Arc::clone(&tls));
+            Ok(ConnectionPool::new(index, base_url, proxy, tls, timing))
         });
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
             app,
             timing,
-            log_throttle: LogThrottle::default(),
         }))
     }
 
@@ -64,10 +59,13 @@ impl Client {
         message: &Message,
         connection: &Connection,
     ) -> Result<SignedRequest, CredentialError> {
-        let base_url = &connection.pool.base_url;
+        let base_url = &self.pools[connection.host].base_url;
         let (path, body) = path_and_body(&self.app.app_id, message);
         let authentication = self.app.credentials.authenticate(&message.sender)?;
-        let echo_filter = EchoFilter::new(message.payload.clone(), authentication.secrets);
+        let echo_filter = EchoFilter {
+            payload: message.payload.clone(),
+            secrets: authentication.secrets,
+        };
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
         let target = format!("{}{path}", base_url.path_prefix());
         let mut request = Request::post(target)
@@ -78,7 +76,7 @@ impl Client {
                 concat!("signaling-worker/", env!("CARGO_PKG_VERSION")),
             )
             .body(Full::new(Bytes::from(body)))
-            .map_err(|_| CredentialError::NotAHeader("app ID or base URL"))?;
+            .map_err(|_| CredentialError::NotAHeader)?;
         request.headers_mut().extend(authentication.headers);
         Ok(SignedRequest {
             request,
@@ -93,13 +91,33 @@ impl Client {
     pub(crate) async fn send(
         &self,
         _permit: SendPermit,
-        connection: Connection,
-        request: SignedRequest,
+        mut connection: Connection,
+        SignedRequest {
+            request,
+            echo_filter,
+        }: SignedRequest,
     ) -> Result<Response, CallFailure> {
-        let (host, is_trial) = (connection.pool.index, connection.is_trial);
-        let response = exchange(connection, request, self.timing.request_timeout).await?;
-        self.observe(host, is_trial, &response);
-        Ok(response)
+        let (host, timeout) = (connection.host, self.timing.request_timeout);
+        let deadline = Instant::now() + timeout;
+        let sending = timeout_at(deadline, connection.sender.try_send_request(request));
+        let sent = sending.await.map_err(|_| CallFailure::TimedOut(timeout))?;
+        // Once the status is here, it counts, even if the body does not come: a 400 with half a body is a 400.
+        let (head, body) = sent.map_err(failure)?.into_parts();
+        let body = match timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err("its body is longer than 64 KiB")
+            }
+            Ok(Err(_)) => Err("its body did not come to its end"),
+            Err(_) => Err("its body did not come in time"),
+        };
+        if body.is_ok() {
+            self.pools[host].reuse(connection).await;
+        }
+        let status = head.status.as_u16();
+        self.observe(host, status);
+        let body = body.as_deref().map_err(|why| *why);
+        Ok(Response::read(status, &head.headers, body, &echo_filter))
     }
 }
 
@@ -109,49 +127,12 @@ pub(crate) struct SignedRequest {
     echo_filter: EchoFilter,
 }
 
-async fn exchange(
-    mut connection: Connection,
-    SignedRequest {
-        request,
-        echo_filter,
-    }: SignedRequest,
-    timeout: Duration,
-) -> Result<Response, CallFailure> {
-    let deadline = Instant::now() + timeout;
-    let written = timeout_at(deadline, write(&mut connection.http.sender, request)).await;
-    let response = match written.unwrap_or(Err(CallFailure::TimedOut(timeout))) {
-        Ok(response) => response,
-        Err(failure) => return Err(failure),
-    };
-    // Once the status is here, it counts, even if the body does not come: a 400 with half a body is a 400.
-    let (head, body) = response.into_parts();
-    let body = match timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err("its body is longer than 64 KiB")
-        }
-        Ok(Err(_)) => Err("its body did not come to its end"),
-        Err(_) => Err("its body did not come in time"),
-    };
-    if body.is_ok() {
-        connection.reuse().await;
+fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> CallFailure {
+    let is_unsent = error.take_message().is_some();
+    let why = error_chain_text(error.error());
+    if is_unsent {
+        CallFailure::NotSent(why)
+    } else {
+        CallFailure::Broken(why)
     }
-    let body = body.as_deref().map_err(|why| *why);
-    let status = head.status.as_u16();
-    Ok(Response::read(status, &head.headers, body, &echo_filter))
-}
-
-async fn write(
-    sender: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-) -> Result<hyper::Response<Incoming>, CallFailure> {
-    sender.try_send_request(request).await.map_err(|mut error| {
-        let is_unsent = error.take_message().is_some();
-        let why = error_chain_text(error.error());
-        if is_unsent {
-            CallFailure::NotSent(why)
-        } else {
-            CallFailure::Broken(why)
-        }
-    })
 }

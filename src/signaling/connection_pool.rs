@@ -42,7 +42,7 @@ pub(crate) struct ConnectionPool {
     /// The host's position in the configured list. Evidence about one host says nothing about another.
     pub(crate) index: usize,
     pub(crate) base_url: BaseUrl,
-    pub(super) proxy: Option<Intercept>,
+    pub(crate) proxy: Option<Intercept>,
     connector: HttpsConnector<Connector>,
     timing: Timing,
     state: Mutex<State>,
@@ -50,27 +50,21 @@ pub(crate) struct ConnectionPool {
 
 #[derive(Debug, Default)]
 struct State {
-    idle: VecDeque<HttpConnection>,
+    idle: VecDeque<Connection>,
     /// A moving average of the time that a connection takes.
     connect_time: Option<Duration>,
-}
-
-#[derive(Debug)]
-pub(super) struct HttpConnection {
-    pub(super) sender: SendRequest<Full<Bytes>>,
-    /// Without an end, calls would go to an address that the name service no longer returns.
-    retires_at: Instant,
-    /// When the connection was made, or its last response was read.
-    last_used: Instant,
 }
 
 /// A connection that is ready for a request.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(super) http: HttpConnection,
-    pub(crate) pool: Arc<ConnectionPool>,
-    /// True if the call finds out whether an avoided host works again.
-    pub(super) is_trial: bool,
+    pub(super) sender: SendRequest<Full<Bytes>>,
+    /// The index of its pool.
+    pub(crate) host: usize,
+    /// Without an end, calls would go to an address that the name service no longer returns.
+    retires_at: Instant,
+    /// When the connection was made, or its last response was read.
+    last_used: Instant,
 }
 
 impl ConnectionPool {
@@ -98,19 +92,14 @@ impl ConnectionPool {
     }
 
     /// An idle connection, or a new one.
-    pub(super) async fn get(self: &Arc<Self>) -> Result<Connection, CallFailure> {
-        let http = match self.take_idle() {
-            Some(idle) => idle,
-            None => self.connect().await.map_err(CallFailure::NotSent)?,
-        };
-        Ok(Connection {
-            http,
-            pool: Arc::clone(self),
-            is_trial: false,
-        })
+    pub(crate) async fn get(&self) -> Result<Connection, CallFailure> {
+        match self.take_idle() {
+            Some(idle) => Ok(idle),
+            None => self.connect().await.map_err(CallFailure::NotSent),
+        }
     }
 
-    fn take_idle(&self) -> Option<HttpConnection> {
+    fn take_idle(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut state = self.state.lock();
         // The other side is least likely to have closed the connection that was used last.
@@ -122,28 +111,25 @@ impl ConnectionPool {
         None
     }
 
-    async fn connect(&self) -> Result<HttpConnection, String> {
+    async fn connect(&self) -> Result<Connection, String> {
         let started = Instant::now();
         let timeout = self.timing.connect_timeout;
         let connected = tokio::time::timeout(timeout, self.handshake()).await;
-        let connected = connected.unwrap_or_else(|_| {
+        let sender = connected.unwrap_or_else(|_| {
             let timeout = humantime::format_duration(timeout);
             Err(format!("no connection within {timeout}"))
         });
-        let sender = connected.map_err(|why| match &self.proxy {
+        let sender = sender.map_err(|why| match &self.proxy {
             Some(proxy) => format!("through the proxy {}: {why}", proxy.uri()),
             None => why,
         })?;
         let now = Instant::now();
         let took = now - started;
-        let mut state = self.state.lock();
-        state.connect_time = Some(
-            state
-                .connect_time
-                .map_or(took, |usual| (usual * 7 + took) / 8),
-        );
-        Ok(HttpConnection {
+        let connect_time = &mut self.state.lock().connect_time;
+        *connect_time = Some(connect_time.map_or(took, |usual| (usual * 7 + took) / 8));
+        Ok(Connection {
             sender,
+            host: self.index,
             retires_at: now + shortened_at_random(self.timing.connection_max_age),
             last_used: now,
         })
@@ -166,30 +152,28 @@ impl ConnectionPool {
         ready.map_err(|error| error_chain_text(&error))?;
         Ok(sender)
     }
-}
 
-impl Connection {
-    /// Puts the connection back. No request went out on it, or its response has been read.
-    pub(crate) fn put_back(self) {
+    /// Puts a connection back. No request went out on it, or its response has been read.
+    pub(crate) fn put_back(&self, connection: Connection) {
         let now = Instant::now();
-        let mut state = self.pool.state.lock();
-        let is_over = |oldest: &HttpConnection| !oldest.is_reusable(now);
+        let mut state = self.state.lock();
+        let is_over = |oldest: &Connection| !oldest.is_reusable(now);
         while state.idle.front().is_some_and(is_over) {
             state.idle.pop_front();
         }
-        state.idle.push_back(self.http);
+        state.idle.push_back(connection);
     }
 
-    /// Puts the connection back as soon as it is ready after its response.
-    pub(super) async fn reuse(mut self) {
-        self.http.last_used = Instant::now();
-        if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, self.http.sender.ready()).await {
-            self.put_back();
+    /// Puts a connection back as soon as it is ready after its response.
+    pub(super) async fn reuse(&self, mut connection: Connection) {
+        connection.last_used = Instant::now();
+        if let Ok(Ok(())) = tokio::time::timeout(REUSE_WITHIN, connection.sender.ready()).await {
+            self.put_back(connection);
         }
     }
 }
 
-impl HttpConnection {
+impl Connection {
     fn is_reusable(&self, now: Instant) -> bool {
         self.sender.is_ready()
             && now < self.retires_at

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+use strum::EnumString;
 
 use super::token::{self, TokenClaims};
 use crate::config::UsageError;
@@ -35,7 +36,8 @@ pub(crate) enum Credentials {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum TokenHeaders {
     /// `x-agora-token` and `x-agora-uid`, as in the documentation of the Messaging REST API 1.x.
     XAgora,
@@ -52,8 +54,8 @@ pub(crate) enum CredentialError {
     OtherSender { uid: String },
     #[error(transparent)]
     Secret(#[from] UsageError),
-    #[error("the app's {0} has characters that an HTTP header can't carry")]
-    NotAHeader(&'static str),
+    #[error("the app's credentials have characters that an HTTP header can't carry")]
+    NotAHeader,
     #[error("the sender has characters that an HTTP header can't carry")]
     SenderNotAHeader,
 }
@@ -104,7 +106,7 @@ impl Credentials {
                 let (key, secret) = (key.read()?, secret.read()?);
                 let pair = format!("{}:{}", key.expose_secret(), secret.expose_secret());
                 let pair = STANDARD.encode(pair);
-                let header = header(&format!("Basic {pair}"), "API key and secret")?;
+                let header = header(&format!("Basic {pair}"))?;
                 return Ok(Authentication {
                     headers: vec![(AUTHORIZATION, header)],
                     secrets: vec![key, secret, pair.into()],
@@ -138,10 +140,10 @@ impl Credentials {
             TokenHeaders::XAgora => {
                 let uid = HeaderValue::from_str(sender);
                 let uid = uid.map_err(|_| CredentialError::SenderNotAHeader)?;
-                vec![(X_AGORA_TOKEN, header(text, "token")?), (X_AGORA_UID, uid)]
+                vec![(X_AGORA_TOKEN, header(text)?), (X_AGORA_UID, uid)]
             }
             TokenHeaders::Authorization => {
-                let value = header(&format!("agora token={text}"), "token")?;
+                let value = header(&format!("agora token={text}"))?;
                 vec![(AUTHORIZATION, value)]
             }
         };
@@ -152,8 +154,8 @@ impl Credentials {
     }
 }
 
-fn header(value: &str, what: &'static str) -> Result<HeaderValue, CredentialError> {
-    let mut value = HeaderValue::from_str(value).map_err(|_| CredentialError::NotAHeader(what))?;
+fn header(value: &str) -> Result<HeaderValue, CredentialError> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| CredentialError::NotAHeader)?;
     value.set_sensitive(true);
     Ok(value)
 }

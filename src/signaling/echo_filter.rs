@@ -20,15 +20,11 @@ const MAX_WORD: usize = 40;
 /// The payload and the secrets of a request. It has no `Debug`, so that it reaches no log.
 #[derive(Clone, Default)]
 pub(crate) struct EchoFilter {
-    payload: Payload,
-    secrets: Vec<SecretString>,
+    pub(crate) payload: Payload,
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl EchoFilter {
-    pub(crate) fn new(payload: Payload, secrets: Vec<SecretString>) -> Self {
-        Self { payload, secrets }
-    }
-
     /// True for a reason that repeats nothing and has no long word, which may be an encoded payload.
     pub(crate) fn allows_reason(&self, text: &str) -> bool {
         let is_encoded = |c: char| c.is_ascii_alphanumeric() || "+/=-_%\\".contains(c);
@@ -87,8 +83,10 @@ mod tests {
     use super::*;
 
     fn echo_filter(payload: &str, secret: &str) -> EchoFilter {
-        let payload = payload.to_owned().into();
-        EchoFilter::new(payload, vec![SecretString::from(secret.to_owned())])
+        EchoFilter {
+            payload: payload.to_owned().into(),
+            secrets: vec![SecretString::from(secret.to_owned())],
+        }
     }
 
     #[test]

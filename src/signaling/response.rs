@@ -204,10 +204,10 @@ mod tests {
 
     #[test]
     fn a_text_that_repeats_the_request_is_not_kept_and_the_rest_is() {
-        let echo_filter = EchoFilter::new(
-            Payload::from("meet me at the old bridge at nine".to_owned()),
-            vec!["tiger-tiger-tiger".to_owned().into()],
-        );
+        let echo_filter = EchoFilter {
+            payload: Payload::from("meet me at the old bridge at nine".to_owned()),
+            secrets: vec!["tiger-tiger-tiger".to_owned().into()],
+        };
         let mut headers = HeaderMap::new();
         headers.insert(
             "x-request-id",
@@ -237,7 +237,10 @@ mod tests {
 
     #[test]
     fn a_payload_that_is_a_word_of_the_api_changes_no_meaning() {
-        let echo_filter = EchoFilter::new(Payload::from("message_sent".to_owned()), Vec::new());
+        let echo_filter = EchoFilter {
+            payload: Payload::from("message_sent".to_owned()),
+            secrets: Vec::new(),
+        };
         let body = br#"{"result":"success","code":"message_sent"}"#;
         let response = Response::read(200, &HeaderMap::new(), Ok(body), &echo_filter);
         assert!(

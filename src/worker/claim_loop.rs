@@ -119,7 +119,7 @@ impl ClaimLoop {
                         return messages.min(free);
                     }
                     // Each message in flight is recorded by the end of its lease, unless the recorder lags.
-                    lane.heartbeat.beat(lane.shared.timing.lease);
+                    lane.heartbeat.beat(lane.shared.timing.lease());
                     lane.in_flight.changed.notified().await;
                 }
                 Allowance::Wait(until) => {
@@ -176,7 +176,7 @@ impl ClaimLoop {
             claim_id,
             max_messages: messages.min(MAX_MESSAGES),
             lookahead: self.lookahead.0,
-            lease: shared.timing.lease,
+            lease: shared.timing.lease(),
             claimed_by: &shared.name,
             ended_before: self.lane.ended_before(),
             timeout: &self.timeout,
@@ -194,7 +194,7 @@ impl ClaimLoop {
             let error_text = database_error_text(error);
             self.lane.heartbeat.failed(error_text);
             if may_have_taken_effect(error) {
-                let lease = self.lane.shared.timing.lease;
+                let lease = self.lane.shared.timing.lease();
                 self.orphaned_claims.add(claim_id, lease);
             }
         })?;

@@ -46,7 +46,7 @@ pub(super) async fn run(process: Arc<Process>) {
 async fn set_messages_back(lane: &Lane) {
     let failures = FailureLog::default();
     loop {
-        let lease = lane.shared.timing.lease;
+        let lease = lane.shared.timing.lease();
         let corrected = lane.shared.outbox.set_messages_back(&lane.app, lease);
         match corrected.await {
             Ok(0) => return,

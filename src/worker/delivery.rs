@@ -83,13 +83,13 @@ async fn attempt(
         None => return (Record::release(claimed), None),
     };
     let sent_at = prepared.permit.starts_at();
-    let host = Arc::clone(&prepared.connection.pool);
+    let host = &lane.client.pools[prepared.connection.host];
     let sending = lane
         .client
         .send(prepared.permit, prepared.connection, prepared.request);
     let response = sending.await;
     drop(prepared.open_call);
-    finish(lane, claimed, sent_at, &host, response)
+    finish(lane, claimed, sent_at, host, response)
 }
 
 /// Waits for the slot with a connection and a signed request. Fails if the message is not sent in this slot.
@@ -142,7 +142,7 @@ async fn prepare<'lane>(
             open_call,
         }),
         Err(finished) => {
-            connection.put_back();
+            lane.client.pools[connection.host].put_back(connection);
             Err(finished)
         }
     }
@@ -294,18 +294,17 @@ fn judge(
     if call.is_ok() {
         lane.in_flight.answered(now);
     }
-    let message = &claimed.message;
     let timed_out = match call {
         Ok(response) => response.status == 408,
         Err(failure) => matches!(failure, CallFailure::TimedOut(_)),
     };
-    let is_ack_timeout = timed_out && message.wait_for_ack;
+    let is_ack_timeout = timed_out && claimed.message.wait_for_ack;
     let attempt = Attempt {
         outcome,
         error: error.unwrap_or_default(),
         // A late failure of a host that the worker has left shows nothing about the present one.
-        may_vote: host == lane.client.serving_beside(host) && !is_ack_timeout,
-        target: lane.shared.hasher.hash_one(message.target()),
+        may_vote: lane.client.is_serving(host) && !is_ack_timeout,
+        target: lane.shared.hasher.hash_one(claimed.message.target()),
         kind: match claimed.probe() {
             Some(_) => AttemptKind::Probe,
             None if claimed.is_retry => AttemptKind::Retry,

@@ -69,7 +69,7 @@ impl Shared {
 
     fn steady_time(&self) -> Option<DbTime> {
         let clock = self.outbox.clock();
-        clock.ended_before(Instant::now(), self.timing.lease)
+        clock.ended_before(Instant::now(), self.timing.lease())
     }
 }
 
@@ -228,7 +228,7 @@ impl Lane {
         self.log_hold(at, kind);
         match kind {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker.lock().lane_held(),
-            Some(HoldKind::Paused | HoldKind::OtherEnvironment | HoldKind::Unknown) => {}
+            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}
             None => self.breaker.lock().lane_free(Instant::now()),
         }
     }
@@ -295,12 +295,6 @@ impl Lane {
                     "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
                 );
             }
-            (_, Some(HoldKind::Unknown)) => tracing::warn!(
-                event = "lane_held",
-                app,
-                hold = HoldKind::Unknown.into_str(),
-                "lane held for a reason that this version of the worker does not know: update the worker"
-            ),
             (_, Some(kind)) => tracing::info!(
                 event = "lane_paused",
                 app,

@@ -16,9 +16,8 @@ use tokio::sync::{Mutex, mpsc};
 use super::lane::{CapacityPermit, Lane, Shared};
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{
-    AdaptiveTimeout, Record, RecordResult, Recorded, is_data_error, is_timeout, may_be_refusal,
-};
+use crate::outbox::{AdaptiveTimeout, Record, RecordResult, Recorded, is_timeout, may_be_refusal};
+use crate::pace::DbTime;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 
@@ -126,8 +125,11 @@ impl Recorder {
 
     /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
     /// that the database refuses: the lease ends, and the message counts as lost.
-    async fn write(&self, mut records: Vec<Record>, one_by_one: &mut bool) -> Vec<RecordResult> {
-        let mut has_texts = true;
+    async fn write(
+        &self,
+        records: Vec<Record>,
+        one_by_one: &mut bool,
+    ) -> Vec<(RecordResult, DbTime)> {
         let mut pause = RETRY_PAUSE;
         loop {
             let error = match self.try_write(&records, *one_by_one).await {
@@ -137,19 +139,14 @@ impl Recorder {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
                     self.log_results(&records, &recorded);
-                    *one_by_one &= recorded.results.contains(&RecordResult::Locked);
+                    let mut results = recorded.results.iter();
+                    *one_by_one &= results.any(|(result, _)| *result == RecordResult::Locked);
                     return recorded.results;
                 }
                 Err(error) => error,
             };
             if !*one_by_one && may_be_refusal(&error) {
                 *one_by_one = true;
-                continue;
-            }
-            // The encoding of the database can't store a text.
-            if has_texts && is_data_error(&error) {
-                has_texts = false;
-                records = records.iter().map(Record::without_texts).collect();
                 continue;
             }
             // A function of the application may delay one record, and all others of the statement with it.
@@ -194,9 +191,9 @@ impl Recorder {
     }
 
     fn log_results(&self, records: &[Record], recorded: &Recorded) {
-        for (record, result) in records.iter().zip(&recorded.results) {
+        for (record, (result, _)) in records.iter().zip(&recorded.results) {
             let consequence = match result {
-                RecordResult::Recorded { .. } | RecordResult::Locked => continue,
+                RecordResult::Recorded | RecordResult::Locked => continue,
                 RecordResult::Discarded => {
                     if let Some(suppressed) = self.discarded_log.admit() {
                         tracing::warn!(
@@ -212,7 +209,7 @@ impl Recorder {
                 RecordResult::Refused => {
                     "the message is called again when its lease ends, up to max_attempts"
                 }
-                RecordResult::WithoutDetails { .. } => "only the status is written",
+                RecordResult::WithoutDetails => "only the status is written",
             };
             if let Some(suppressed) = self.refused_log.admit() {
                 let error = recorded.refusal.as_deref();
@@ -230,14 +227,18 @@ impl Recorder {
 }
 
 /// Counts the message, puts it back, or keeps the record for another try.
-fn apply_result(delivered: Delivered, result: RecordResult, locked: &mut VecDeque<Delivered>) {
+fn apply_result(
+    delivered: Delivered,
+    (result, due_at): (RecordResult, DbTime),
+    locked: &mut VecDeque<Delivered>,
+) {
     let Delivered { record, lane, .. } = &delivered;
     match (result, record.status) {
         (RecordResult::Locked, _) => locked.push_back(delivered),
-        (RecordResult::Recorded { .. } | RecordResult::WithoutDetails { .. }, Some(status)) => {
+        (RecordResult::Recorded | RecordResult::WithoutDetails, Some(status)) => {
             lane.stats.ended(lane.shared.now(), status, 1);
         }
-        (RecordResult::Recorded { due_at } | RecordResult::WithoutDetails { due_at }, None) => {
+        (RecordResult::Recorded | RecordResult::WithoutDetails, None) => {
             let is_retry = delivered.was_retry || record.call.is_some();
             lane.put_back(due_at, record.id, is_retry);
         }

@@ -31,7 +31,7 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
     let rejected = dashboard.shows(rejected, &["no such user"]).await;
     assert!(!rejected.contains("no answer"), "{rejected}");
     dashboard
-        .shows("/failures?app=other", &["No call failed"])
+        .shows("/failures?app=other", &["None of these calls matches"])
         .await;
 }
 
@@ -100,8 +100,7 @@ async fn a_page_that_counts_only_the_newest_failures_says_so_with_any_filter() {
         )
         .await;
     let dashboard = Dashboard::of(&world).await;
-    let page = dashboard.shows("/failures", &["of default"]).await;
-    assert!(!page.contains("Many calls failed"), "{page}");
+    dashboard.shows("/failures", &["of default"]).await;
     for filter in ["app=seldom", "outcome=rejected"] {
         world
             .execute("insert into signaling.attempt (message_id, attempt, outcome, error) select max(id), 2, 'transient', 'of default' from signaling.outbox")

@@ -142,7 +142,7 @@ async fn messages_inserted_between_two_pages_move_no_rows() {
 }
 
 #[tokio::test]
-async fn a_slow_database_makes_a_page_shorter_and_not_slower() {
+async fn a_search_takes_few_round_trips_to_a_slow_database() {
     let world = World::new().await;
     world.insert_many(3_000).await;
     world
@@ -154,10 +154,8 @@ async fn a_slow_database_makes_a_page_shorter_and_not_slower() {
     dashboard.page("/messages").await;
     proxy.delay(Duration::from_millis(100));
 
-    // A page has time for one of three lists of ids.
-    let page = dashboard.page("/messages?state=queued&to=user-1").await;
-    assert!(page.contains("Search older"), "{page}");
-    let found = all(&dashboard, "state=queued&to=user-1").await;
+    // A list of pending messages takes one round trip.
+    let found = ids(&dashboard.page("/messages?state=queued&to=user-1").await);
     assert_eq!(found, [90_000_000_000, 1]);
 
     // A binary search for the ids of a time takes one round trip.

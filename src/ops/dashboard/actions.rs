@@ -11,7 +11,7 @@ use super::failures::SPAN;
 use super::layout::PageError;
 use super::messages::given;
 use super::{OpsState, outbox};
-use crate::outbox::{AdminError, FailureKey, RetryFilter};
+use crate::outbox::{AdminError, FailureKey, RetryFilter, STATEMENT_TIMEOUT};
 
 /// Written to the lane as the operator's name.
 const BY: &str = "dashboard";
@@ -84,9 +84,11 @@ pub(super) async fn act(
         "retry" => {
             let filter = RetryFilter {
                 statuses: RETRYABLE.map(str::to_owned).into(),
+                ids: Some(vec![id]),
                 ..RetryFilter::default()
             };
-            outbox.retry_listed(&[id], &filter).await?;
+            let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
+            retry.await?;
             shown = format!("/messages/{id}");
         }
         "retry-group" => {
@@ -101,10 +103,12 @@ pub(super) async fn act(
             let filter = RetryFilter {
                 app: Some(key.app),
                 statuses: vec!["failed".into()],
-                http_statuses: key.http_status.into_iter().collect(),
+                http_statuses: key.http_status.map(|status| vec![status]),
+                ids: Some(ids),
                 ..RetryFilter::default()
             };
-            outbox.retry_listed(&ids, &filter).await?;
+            let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
+            retry.await?;
             shown = "/failures".into();
         }
         _ => {

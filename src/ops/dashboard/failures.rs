@@ -12,8 +12,7 @@ use super::message::http_status;
 use super::messages::given;
 use super::{actions, format};
 use crate::ops::OpsState;
-use crate::outbox::{FailureGroup, Failures, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
-use crate::pace::DbTime;
+use crate::outbox::{FailureGroup, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
 
 pub(super) const SPAN: Duration = Duration::from_hours(24);
 
@@ -29,26 +28,20 @@ pub(super) async fn show(
     Query(params): Query<Params>,
 ) -> Result<Response, PageError> {
     let (app, outcome) = (given(&params.app), given(&params.outcome));
-    let failures = super::outbox(&state)?.failures(app.as_deref(), outcome.as_deref(), SPAN);
-    let failures = failures.await?;
+    let groups = super::outbox(&state)?.failures(app.as_deref(), outcome.as_deref(), SPAN);
+    let groups = groups.await?;
     let live = html! {
         h1 { "Failures" }
         p.why {
             "Failed calls of the last 24 hours"
             @if let Some(app) = &app { ", of " b { (app) } }
             @if let Some(outcome) = &outcome { ", with the outcome " b { (format::words(outcome)) } }
-            "."
+            ". The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps at most."
             @if app.is_some() || outcome.is_some() { " " a href="/failures" { "Show all" } "." }
         }
-        @if let Some(since) = failures.only_since {
-            p.panel {
-                "Many calls failed. The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps, since "
-                (format::time(since)) "."
-            }
-        }
-        @if !failures.groups.is_empty() {
-            (table(&failures))
-        } @else if failures.only_since.is_some() {
+        @if !groups.is_empty() {
+            (table(&groups))
+        } @else if app.is_some() || outcome.is_some() {
             p.panel { "None of these calls matches." }
         } @else {
             p.panel { (format::badge("good", "none")) " No call failed." }
@@ -63,16 +56,16 @@ pub(super) async fn show(
     ))
 }
 
-fn table(failures: &Failures) -> Markup {
+fn table(groups: &[FailureGroup]) -> Markup {
     let columns = html! {
         th { "Error" } th { "Outcome" } th { "App" } th.number { "Calls" } th.number { "Messages" }
         th { "Last" } th { "Failed for good" }
     };
-    let rows = html! { @for group in &failures.groups { (row(group, failures.now)) } };
+    let rows = html! { @for group in groups { (row(group)) } };
     format::list("Failures, the most frequent first", &columns, &rows)
 }
 
-fn row(group: &FailureGroup, now: DbTime) -> Markup {
+fn row(group: &FailureGroup) -> Markup {
     let key = &group.key;
     html! {
         tr {
@@ -81,7 +74,7 @@ fn row(group: &FailureGroup, now: DbTime) -> Markup {
             td.name { (key.app) }
             td.number { (format::number(group.calls)) }
             td.number { (format::number(group.messages)) }
-            td { (format::when(group.last_at, now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
+            td { (format::when(group.last_at, group.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
             td {
                 @if group.failed.is_empty() { span.dim { "none" } }
                 @else { (format::number(group.failed.len())) " " (retry(group)) }

@@ -58,7 +58,7 @@ pub(super) async fn show(
             p.panel {
                 @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
                 @else if before.is_some() { "No more messages match." }
-                @else if filter.is_empty() { "There are no messages yet." }
+                @else if filter == MessageFilter::default() { "There are no messages yet." }
                 @else { "No message matches." }
             }
         } @else {
@@ -132,11 +132,12 @@ fn table(page: &MessagePage) -> Markup {
         th { "Id" } th { "State" } th { "To" } th.wide { "From" } th.wide { "App" }
         th.number { "Calls" } th { "Inserted" } th { "Last result" }
     };
-    let rows = html! { @for row in &page.rows { (line(row, page.now)) } };
+    let rows = html! { @for row in &page.rows { (line(row)) } };
     format::list("Messages, newest first", &columns, &rows)
 }
 
-fn line(row: &MessageLine, now: DbTime) -> Markup {
+fn line(row: &MessageLine) -> Markup {
+    let now = row.now;
     html! {
         tr {
             th scope="row" { a href=(format!("/messages/{}", row.id)) { (row.id) } }

@@ -23,18 +23,6 @@ pub(crate) enum HoldKind {
     Unavailable,
     Paused,
     OtherEnvironment,
-    /// A kind of a newer schema.
-    #[serde(other)]
-    Unknown,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HoldResult {
-    Held,
-    /// The last hold ended less than ten seconds ago.
-    TooSoon,
-    /// The lane was held before, or another worker has held it or has the probe.
-    Other,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,22 +144,19 @@ impl Outbox {
         answer.await?.decode()
     }
 
-    /// Holds an app's lane, fleet-wide. The failure of a probe counts only while that is the lane's probe.
+    /// Holds an app's lane, fleet-wide. The failure of a probe counts only while that is the lane's probe. False if the last hold
+    /// ended less than ten seconds ago.
     pub(crate) async fn hold(
         &self,
         app: &str,
         kind: HoldKind,
         reason: &str,
         probe: Option<Uuid>,
-    ) -> Result<HoldResult, sqlx::Error> {
+    ) -> Result<bool, sqlx::Error> {
         let kind = kind.into_str();
         let call = call!(hold, app = app, kind = kind, reason = reason, probe = probe);
         let result: Option<String> = self.pool.call(call).await?.value()?;
-        Ok(match result.as_deref() {
-            Some("held") => HoldResult::Held,
-            Some("too_soon") => HoldResult::TooSoon,
-            _ => HoldResult::Other,
-        })
+        Ok(result.as_deref() != Some("too_soon"))
     }
 
     /// Ends the hold of an app's lane, fleet-wide, after its probe succeeded. False if `probe` is not the lane's probe.

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::types::PgInterval;
+use strum::EnumString;
+use uuid::Uuid;
 
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{Claimed, Outbox, column, interval};
 use crate::outcome::{Fault, FinalStatus, Next};
 use crate::pace::DbTime;
-use uuid::Uuid;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
@@ -80,43 +81,30 @@ impl Record {
         }
     }
 
-    /// The record without texts, for a database that can't store one of them.
-    pub(crate) fn without_texts(&self) -> Self {
-        Self {
-            error: None,
-            call: self.call.clone().map(|call| CallRecord {
-                request_id: None,
-                evidence: None,
-                ..call
-            }),
-            ..*self
-        }
-    }
-
     fn delay(&self) -> Option<PgInterval> {
         let retry_at = self.retry_at?;
         Some(interval(retry_at.saturating_duration_since(Instant::now())))
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, EnumString)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum RecordResult {
-    /// A message that goes back is due at this time.
-    Recorded { due_at: DbTime },
+    Recorded,
     /// Another session has locked the message: the worker tries again.
     Locked,
     /// The lease ended before the result was saved. Nothing is written.
     Discarded,
     /// Only the status and the times are written, because a trigger or a constraint refuses the rest.
-    WithoutDetails { due_at: DbTime },
+    WithoutDetails,
     /// A trigger or a constraint refuses any outcome. Nothing is written.
     Refused,
 }
 
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    /// In the order of the records.
-    pub(crate) results: Vec<RecordResult>,
+    /// In the order of the records. A written message that goes back is due at the time.
+    pub(crate) results: Vec<(RecordResult, DbTime)>,
     /// The code and the constraint of the first error that made the database refuse a record or its details.
     pub(crate) refusal: Option<String>,
 }
@@ -153,28 +141,18 @@ impl Outbox {
         );
         let recorder = &self.recorder;
         let answer = recorder.call_adaptively(timeout, one_by_one, call).await?;
-        let mut results = vec![RecordResult::Locked; records.len()];
-        let mut refusal = None;
+        let results = records
+            .iter()
+            .map(|record| (RecordResult::Locked, record.original_due_at));
+        let (mut results, mut refusal) = (results.collect::<Vec<_>>(), None);
         let rows: Vec<(i32, String, Option<DbTime>, Option<String>)> = answer.decode()?;
-        for (place, text, due_at, reason) in rows {
+        for (place, result, due_at, reason) in rows {
             refusal = refusal.or(reason);
             let place = usize::try_from(place - 1).unwrap_or(usize::MAX);
-            let (Some(result), Some(record)) = (results.get_mut(place), records.get(place)) else {
-                continue;
-            };
-            let due_at = due_at.unwrap_or(record.original_due_at);
-            *result = match &*text {
-                "recorded" => RecordResult::Recorded { due_at },
-                "locked" => RecordResult::Locked,
-                "discarded" => RecordResult::Discarded,
-                "without_details" => RecordResult::WithoutDetails { due_at },
-                "refused" => RecordResult::Refused,
-                // Of a newer schema: as an error, the text would keep the whole batch from being saved.
-                _ => {
-                    refusal.get_or_insert(format!("the unknown result {text:?}"));
-                    RecordResult::Refused
-                }
-            };
+            if let Some((to, to_due_at)) = results.get_mut(place) {
+                *to = result.parse().unwrap_or(RecordResult::Refused);
+                *to_due_at = due_at.unwrap_or(*to_due_at);
+            }
         }
         Ok(Recorded { results, refusal })
     }

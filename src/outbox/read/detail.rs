@@ -1,13 +1,12 @@
 //! One message with its failed calls and its lane.
 
 use serde::Serialize;
-use sqlx::{FromRow, PgConnection, query};
+use sqlx::{FromRow, query};
 
-use super::lane_status::{LaneStatus, lane_of};
+use super::lane_status::LaneStatus;
 use crate::advice::fault_texts;
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{rows, value, values};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 
@@ -118,39 +117,31 @@ impl Outbox {
         id: i64,
         with_payload: bool,
     ) -> Result<MessageDetail, MessageError> {
-        self.read(async |session| detail(session, id, with_payload).await)
-            .await?
-    }
-}
-
-async fn detail(
-    session: &mut PgConnection,
-    id: i64,
-    with_payload: bool,
-) -> Result<Result<MessageDetail, MessageError>, sqlx::Error> {
-    let message = query(include_str!("detail/message.sql")).bind(id);
-    let Some(message) = rows::<MessageRow>(session, message).await?.pop() else {
-        return Ok(Err(MessageError::NotFound(id)));
-    };
-    let mut payload = None;
-    if with_payload {
-        let may_read =
-            query("select has_column_privilege('signaling.outbox', 'payload', 'select')");
-        if !value(session, may_read).await? {
-            return Ok(Err(MessageError::NoRightToPayload));
+        let found: Vec<MessageRow> = self
+            .read_rows(query(include_str!("detail/message.sql")).bind(id))
+            .await?;
+        let message = found.into_iter().next().ok_or(MessageError::NotFound(id))?;
+        let mut payload = None;
+        if with_payload {
+            let may_read =
+                query("select has_column_privilege('signaling.outbox', 'payload', 'select')");
+            let (may_read,): (bool,) = self.read_row(may_read).await?;
+            if !may_read {
+                return Err(MessageError::NoRightToPayload);
+            }
+            let text = query("select payload from signaling.outbox where id = $1").bind(id);
+            payload = self.read_rows(text).await?.pop().map(|(text,)| text);
         }
-        let text = query("select payload from signaling.outbox where id = $1").bind(id);
-        payload = values(session, text).await?.pop();
+        let calls = query(
+            "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
+                    error, fault, charged, evidence, claimed_by, recorded_at
+             from (select * from signaling.attempt where message_id = $1 order by id desc limit $2) as latest order by id",
+        );
+        Ok(MessageDetail {
+            payload,
+            calls: self.read_rows(calls.bind(id).bind(MAX_CALLS)).await?,
+            lane: self.lane(&message.app).await?,
+            message,
+        })
     }
-    let calls = query(
-        "select attempt, sent_at, extract(epoch from duration)::float8 * 1000 as duration_ms, http_status, outcome,
-                error, fault, charged, evidence, claimed_by, recorded_at
-         from (select * from signaling.attempt where message_id = $1 order by id desc limit $2) as latest order by id",
-    );
-    Ok(Ok(MessageDetail {
-        payload,
-        calls: rows(session, calls.bind(id).bind(MAX_CALLS)).await?,
-        lane: lane_of(&message.app, session).await?,
-        message,
-    }))
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use sqlx::{FromRow, query};
 
-use super::search::time_of;
-use crate::outbox::one_off::{rows, values};
 use crate::outbox::{Outbox, interval};
 use crate::pace::DbTime;
 
@@ -34,45 +32,25 @@ pub(crate) struct FailureGroup {
     pub(crate) failed: Vec<i64>,
     pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Failures {
-    /// Groups with the most calls come first.
-    pub(crate) groups: Vec<FailureGroup>,
-    /// Start of the time that the groups cover, if it is shorter than the span because of [`MAX_CALLS_LOOKED_AT`].
-    pub(crate) only_since: Option<DbTime>,
     pub(crate) now: DbTime,
 }
 
 impl Outbox {
     /// The failed calls of the last `span`, among the newest [`MAX_CALLS_LOOKED_AT`] of all apps, because there is no index
-    /// by app.
+    /// by app. Groups with the most calls come first.
     pub(crate) async fn failures(
         &self,
         app: Option<&str>,
         outcome: Option<&str>,
         span: Duration,
-    ) -> Result<Failures, sqlx::Error> {
+    ) -> Result<Vec<FailureGroup>, sqlx::Error> {
         let groups = query(include_str!("failures/groups.sql"))
             .bind(MAX_CALLS_LOOKED_AT)
             .bind(interval(span))
             .bind(app)
             .bind(MAX_GROUPS)
             .bind(outcome);
-        let newest_unread =
-            query("select recorded_at from signaling.attempt order by id desc offset $1 limit 1");
-        self.read(async |session| {
-            let now = time_of(session).await?;
-            let groups = rows(session, groups).await?;
-            let times = values(session, newest_unread.bind(MAX_CALLS_LOOKED_AT)).await?;
-            Ok(Failures {
-                groups,
-                only_since: times.into_iter().find(|at: &DbTime| *at > now - span),
-                now,
-            })
-        })
-        .await
+        self.read_rows(groups).await
     }
 
     /// The newest messages of a group that have ended as `failed`.
@@ -82,7 +60,7 @@ impl Outbox {
         span: Duration,
     ) -> Result<Vec<i64>, sqlx::Error> {
         let (app, outcome) = (Some(&*key.app), Some(&*key.outcome));
-        let groups = self.failures(app, outcome, span).await?.groups;
+        let groups = self.failures(app, outcome, span).await?;
         let group = groups.into_iter().find(|group| group.key == *key);
         let mut failed = group.map(|group| group.failed).unwrap_or_default();
         failed.truncate(MAX_RETRIED);

@@ -1,13 +1,11 @@
 //! The state of each lane, with the pending messages. The cost does not depend on the size of the outbox.
 
 use serde::{Deserialize, Serialize};
-use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, query};
+use sqlx::{FromRow, query};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::workers::LaneWorkers;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::values;
 use crate::pace::DbTime;
 
 #[derive(Debug, Default, FromRow)]
@@ -128,26 +126,18 @@ impl LaneStatus {
     }
 }
 
-const LANES: &str = include_str!("lanes.sql");
-
 impl Outbox {
     pub(crate) async fn lanes(&self) -> Result<Vec<AppLane>, sqlx::Error> {
-        let lanes = format!("{LANES} order by app collate \"C\"");
-        self.read_rows(query(AssertSqlSafe(lanes))).await
+        let lanes = concat!(include_str!("lanes.sql"), " order by app collate \"C\"");
+        self.read_rows(query(lanes)).await
     }
 
     pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
-        self.read(async |session| lane_of(app, session).await).await
+        let lanes = self.lanes().await?.into_iter();
+        Ok(lanes
+            .filter(|lane| lane.app == app)
+            .find_map(|lane| lane.lane))
     }
-}
-
-pub(super) async fn lane_of(
-    app: &str,
-    session: &mut PgConnection,
-) -> Result<Option<LaneStatus>, sqlx::Error> {
-    let lane = format!("select lane from ({LANES}) as apps where app = $1 and lane is not null");
-    let lanes = values(session, query(AssertSqlSafe(lane)).bind(app)).await?;
-    Ok(lanes.into_iter().next().map(|Json(lane)| lane))
 }
 
 #[cfg(test)]

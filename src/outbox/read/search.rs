@@ -15,11 +15,9 @@ use crate::pace::DbTime;
 pub(crate) const PAGE_ROWS: usize = 50;
 /// A page that takes longer stays incomplete.
 const PAGE_TIME: Duration = Duration::from_millis(400);
-/// With more pending messages, a page reads down the primary key.
-const MAX_PENDING_IDS: usize = 20_000;
-/// Ids that one statement reads: of a range, and of a list.
+/// Ids that one statement reads: a range, or a list of pending messages. With more pending messages, a page reads down the
+/// primary key.
 const WINDOW_IDS: i64 = 10_000;
-const LISTED_IDS: usize = 1_000;
 /// A transaction may be open for long before it inserts, so ids are only roughly in the order of `created_at`.
 const ID_DISORDER: i64 = 10_000;
 
@@ -69,6 +67,7 @@ pub(crate) struct MessageLine {
     pub(crate) created_at: DbTime,
     pub(crate) next_attempt_at: Option<DbTime>,
     pub(crate) finished_at: Option<DbTime>,
+    pub(crate) now: DbTime,
 }
 
 #[derive(Debug)]
@@ -76,13 +75,6 @@ pub(crate) struct MessagePage {
     pub(crate) rows: Vec<MessageLine>,
     /// The next page has ids below this. None: this is the last page.
     pub(crate) next_before: Option<i64>,
-    pub(crate) now: DbTime,
-}
-
-impl MessageFilter {
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 /// The first rows that match, and the id before which an incomplete page continues.
@@ -90,7 +82,8 @@ type Found = (Vec<MessageLine>, Option<i64>);
 
 impl Outbox {
     pub(crate) async fn viewed_at(&self) -> Result<DbTime, sqlx::Error> {
-        self.read(async |session| time_of(session).await).await
+        let (time,) = self.read_row(query("select clock_timestamp()")).await?;
+        Ok(time)
     }
 
     /// The newest messages that match a filter, with ids below `before`.
@@ -101,28 +94,21 @@ impl Outbox {
     ) -> Result<MessagePage, sqlx::Error> {
         let before = before.unwrap_or(i64::MAX);
         self.read(async |session| {
-            let deadline = Instant::now() + PAGE_TIME;
-            let now = time_of(session).await?;
             let (mut rows, mut next_before) = match pending_ids(session, filter).await? {
-                Some(ids) => by_ids(session, filter, ids, before, deadline).await?,
-                None => by_windows(session, filter, before, deadline).await?,
+                Some(ids) => {
+                    let range = (before.saturating_sub(1), i64::MIN);
+                    (window(session, filter, range, Some(&ids)).await?, None)
+                }
+                None => by_windows(session, filter, before).await?,
             };
             if rows.len() > PAGE_ROWS {
                 rows.truncate(PAGE_ROWS);
                 next_before = rows.last().map(|row| row.id);
             }
-            Ok(MessagePage {
-                rows,
-                next_before,
-                now,
-            })
+            Ok(MessagePage { rows, next_before })
         })
         .await
     }
-}
-
-pub(super) async fn time_of(session: &mut PgConnection) -> Result<DbTime, sqlx::Error> {
-    value(session, query("select clock_timestamp()")).await
 }
 
 /// The ids of pending messages. None if there are too many, or the filter names no pending state.
@@ -136,38 +122,19 @@ async fn pending_ids(
     };
     let pending = query(include_str!("search/pending.sql"))
         .bind(&filter.app)
-        .bind(i64::try_from(MAX_PENDING_IDS).unwrap_or(i64::MAX));
-    let ids = values(session, pending).await?;
-    Ok((ids.len() < MAX_PENDING_IDS).then_some(ids))
-}
-
-async fn by_ids(
-    session: &mut PgConnection,
-    filter: &MessageFilter,
-    mut ids: Vec<i64>,
-    before: i64,
-    deadline: Instant,
-) -> Result<Found, sqlx::Error> {
-    ids.retain(|id| *id < before);
-    ids.sort_unstable_by(|one, other| other.cmp(one));
-    let mut rows = Vec::new();
-    // The filter may drop some of the ids, so the page reads a list of ids at a time.
-    for some in ids.chunks(LISTED_IDS) {
-        let range = (some[0], some[some.len() - 1]);
-        rows.extend(window(session, filter, range, Some(some)).await?);
-        if rows.len() > PAGE_ROWS || Instant::now() > deadline {
-            return Ok((rows, Some(range.1)));
-        }
-    }
-    Ok((rows, None))
+        .bind(WINDOW_IDS);
+    let ids: Vec<i64> = values(session, pending).await?;
+    Ok(i64::try_from(ids.len())
+        .is_ok_and(|count| count < WINDOW_IDS)
+        .then_some(ids))
 }
 
 async fn by_windows(
     session: &mut PgConnection,
     filter: &MessageFilter,
     before: i64,
-    deadline: Instant,
 ) -> Result<Found, sqlx::Error> {
+    let deadline = Instant::now() + PAGE_TIME;
     let mut rows = Vec::new();
     let Some((mut highest, lowest)) = bounds(session, filter, before).await? else {
         return Ok((rows, None));

@@ -24,7 +24,7 @@ use super::circuit_breaker::Transition;
 use super::{Lane, without_api_text};
 use crate::advice;
 use crate::error_text::database_error_text;
-use crate::outbox::{HoldKind, HoldResult, LaneOpening, is_outage};
+use crate::outbox::{HoldKind, LaneOpening, is_outage};
 use crate::pace::DbTime;
 
 /// The part of a finished attempt that changes the lane.
@@ -117,8 +117,8 @@ impl Lane {
         let tries = probe.map_or(1, |_| TRIES);
         let hold = || outbox.hold(&self.app, kind, reason, probe);
         match self.written("held", tries, hold).await {
-            Some(HoldResult::TooSoon) => self.breaker.lock().hold_refused(Instant::now()),
-            Some(HoldResult::Held | HoldResult::Other) => {
+            Some(false) => self.breaker.lock().hold_refused(Instant::now()),
+            Some(true) => {
                 self.breaker.lock().lane_held();
                 // The poller logs the hold, and finds the end of its pause, when the next probe is due.
                 self.poll_soon();

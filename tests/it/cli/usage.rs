@@ -141,7 +141,7 @@ async fn an_invalid_value_is_named_with_its_variable() {
         (
             "WORKER_REQUEST_TIMEOUT",
             "0s",
-            &["WORKER_REQUEST_TIMEOUT", "at least 1ms"],
+            &["--request-timeout", "at least 1ms"],
         ),
         (
             "WORKER_RETRY_BASE",

@@ -1,7 +1,8 @@
 -- Messages in a range of ids that a filter lets through, newest first: $1 is the highest id, $2 the lowest. By the
--- primary key, because nothing else has this order; the range bounds what is read. If $11 lists ids, of those alone.
+-- primary key, because nothing else has this order; the range bounds what is read. If $11 lists ids, of those alone: then
+-- `id + 0` keeps Postgres from reading down the primary key past all other messages.
 select id, app, sender, destination, channel_name, state, attempts, http_status, error, created_at, next_attempt_at,
-       finished_at
+       finished_at, clock_timestamp() as now
 from signaling.delivery_status
 where id <= $1 and id >= $2
   and ($3::text is null or app = $3)
@@ -12,4 +13,4 @@ where id <= $1 and id >= $2
   and ($8::timestamptz is null or created_at < $8)
   and ($9::text is null or strpos(lower(error), lower($9)) > 0)
   and ($11::bigint[] is null or id = any ($11))
-order by id desc limit $10
+order by case when $11::bigint[] is null then id else id + 0 end desc limit $10
