@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::UsageError;
+use super::usage;
 use crate::outbox::{DEFAULT_MAX_AGE, DatabaseSource, MIN_RETENTION, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
@@ -39,17 +39,15 @@ impl DatabaseArgs {
         match (url, file) {
             (Some(url), None) => Ok(DatabaseSource::from(&SecretString::from(url.to_owned()))),
             (None, Some(file)) => Ok(DatabaseSource::Url(SecretSource::File(file.into()))),
-            (Some(_), Some(_)) => Err(UsageError(
-                "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
-            )
-            .into()),
+            (Some(_), Some(_)) => {
+                usage("the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE")
+            }
             (None, None) if is_set("PGHOST") || is_set("PGDATABASE") => {
                 Ok(DatabaseSource::Environment)
             }
-            (None, None) => Err(UsageError(
-                "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
-            )
-            .into()),
+            (None, None) => usage(
+                "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name",
+            ),
         }
     }
 

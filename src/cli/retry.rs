@@ -6,10 +6,10 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::UsageError;
 use super::args::DatabaseArgs;
 use super::obstacles;
 use super::print::{messages, print, report};
+use super::usage;
 use crate::outbox::{Outbox, Retried, RetryFilter};
 
 /// Send failed, expired, cancelled or unknown messages again
@@ -47,9 +47,9 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let mut filter = args.filter;
     // Without this check, a forgotten option would send the failed messages of every app again.
     if filter == RetryFilter::default() && !args.all && !args.dry_run {
-        return Err(UsageError(
-            "no option selects messages, so the command would send every failed message of every app again: write --all for that, or select with --app, --status, --since, --until, --error, --http-status or --id; --dry-run counts the messages first".into(),
-        ).into());
+        return usage(
+            "no option selects messages, so the command would send every failed message of every app again: write --all for that, or select with --app, --status, --since, --until, --error, --http-status or --id; --dry-run counts the messages first",
+        );
     }
     if filter.statuses.is_empty() {
         filter.statuses.push("failed".into());
@@ -80,15 +80,13 @@ async fn retry_in_steps(
 ) -> anyhow::Result<BTreeMap<String, i64>> {
     let mut by_app = BTreeMap::new();
     loop {
-        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL)).await;
         let before: i64 = by_app.values().sum();
+        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL)).await;
         let retried = match step {
-            Err(error) if before > 0 => {
-                return Err(error).context(format!(
-                    "{} are due again, and the next step failed, so run the command again for the rest",
-                    messages(before)
-                ));
-            }
+            Err(error) if before > 0 => Err(error).with_context(|| {
+                let done = messages(before);
+                format!("{done} are due again, and the next step failed, so run the command again for the rest")
+            })?,
             step => step?,
         };
         let count = total(&retried);
