@@ -94,9 +94,12 @@ fn heading(detail: &MessageDetail) -> String {
 
 /// Escapes control characters, which would change the operator's terminal.
 fn printable(payload: &str) -> String {
-    let escaped = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
     };
     payload.chars().map(escaped).collect()
 }
