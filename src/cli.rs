@@ -180,6 +180,11 @@ fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
     ExitCode::from(if is_usage(&error) { 2 } else { 1 })
 }
 
+/// Fails with exit code 2.
+fn usage<T>(mistake: impl Into<String>) -> anyhow::Result<T> {
+    Err(UsageError(mistake.into()).into())
+}
+
 fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(<dyn std::error::Error>::is::<UsageError>)
 }

@@ -12,8 +12,8 @@ use clap::Args;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::command::ForwardedSignals;
 use crate::cli::print::print_line;
+use crate::cli::signals::Signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
@@ -72,7 +72,7 @@ const FLAKY: &str = "500:destination=flaky-,first_calls=1";
 const KEPT_CALLS: usize = 100_000;
 
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let mut signals = ForwardedSignals::new()?;
+    let mut signals = command::forwarded_signals()?;
     let postgres = tokio::select! {
         postgres = ThrowawayPostgres::start() => postgres?,
         kind = signals.next() => return Ok(command::killed_by(kind)),
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 async fn run_on(
     postgres: &ThrowawayPostgres,
     args: &DevArgs,
-    signals: &mut ForwardedSignals,
+    signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
     let services = tokio::select! {
         services = Services::start(postgres, args) => services?,

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::UsageError;
 use super::args::{DatabaseArgs, parse_environment};
 use super::obstacles;
 use super::print::{messages, report};
+use super::usage;
 use crate::advice;
 use crate::outbox::Outbox;
 
@@ -51,16 +51,14 @@ const ROWS_PER_CALL: i64 = 5_000;
 
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if !args.cancel_pending && !args.send_pending {
-        return Err(UsageError(
-            "the fate of the pending messages is not given: --cancel-pending cancels them, for a copy whose source sends them; --send-pending lets the workers send them, for a database that replaces the other one".into(),
-        )
-        .into());
+        return usage(
+            "the fate of the pending messages is not given: --cancel-pending cancels them, for a copy whose source sends them; --send-pending lets the workers send them, for a database that replaces the other one",
+        );
     }
     let Some(environment) = args.environment.filter(|name| !name.is_empty()) else {
-        return Err(UsageError(
-            "no environment is given: set WORKER_ENVIRONMENT or --environment to the name that the workers of this database have".into(),
-        )
-        .into());
+        return usage(
+            "no environment is given: set WORKER_ENVIRONMENT or --environment to the name that the workers of this database have",
+        );
     };
     let outbox = args.database.connect_migrated().await?;
     let mut apps = args.apps;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::UsageError;
+use super::{UsageError, usage};
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
@@ -40,13 +40,13 @@ impl DatabaseArgs {
         match (url, file) {
             (Some(url), None) => Ok(Some(SecretSource::value(url))),
             (None, Some(file)) => Ok(Some(SecretSource::File(file.into()))),
-            (Some(_), Some(_)) => Err(UsageError(
-                "the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE".into(),
-            )),
+            (Some(_), Some(_)) => {
+                usage("the database is given twice: keep one of DATABASE_URL and DATABASE_URL_FILE")
+            }
             (None, None) if is_set("PGHOST") || is_set("PGDATABASE") => Ok(None),
-            (None, None) => Err(UsageError(
-                "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name".into(),
-            )),
+            (None, None) => usage(
+                "no database is given: set DATABASE_URL, like postgres://user:password@host:5432/name",
+            ),
         }
     }
 

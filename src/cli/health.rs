@@ -11,8 +11,8 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
-use super::UsageError;
 use super::print::{one_line, print_line};
+use super::usage;
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 const MAX_RESPONSE_BYTES: usize = 16 * 1024;
@@ -59,19 +59,17 @@ pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
 }
 
 /// The address of a request to a server that listens on `given`.
-fn address(given: &str) -> Result<SocketAddr, UsageError> {
+fn address(given: &str) -> anyhow::Result<SocketAddr> {
     let given = if given.is_empty() {
         DEFAULT_ADDRESS
     } else {
         given
     };
-    let mut address = match given.parse::<SocketAddr>() {
-        Ok(address) if address.port() != 0 => address,
-        _ => {
-            return Err(UsageError(format!(
-                "WORKER_OPS_ADDR is {given:?}: give the address of the worker's ops server, an IP address and a port like 127.0.0.1:9090; the worker logs a free port that it took for port 0"
-            )));
-        }
+    let address = given.parse::<SocketAddr>().ok();
+    let Some(mut address) = address.filter(|address| address.port() != 0) else {
+        return usage(format!(
+            "WORKER_OPS_ADDR is {given:?}: give the address of the worker's ops server, an IP address and a port like 127.0.0.1:9090; the worker logs a free port that it took for port 0"
+        ));
     };
     if address.ip().is_unspecified() {
         address.set_ip(match address {

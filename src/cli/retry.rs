@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 
-use super::UsageError;
 use super::args::DatabaseArgs;
 use super::obstacles;
 use super::print::{messages, print, report};
+use super::usage;
 use crate::outbox::{Outbox, RetryFilter};
 
 /// Send failed, expired, cancelled or unknown messages again
@@ -50,9 +50,9 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let mut filter = args.filter;
     // Without this check, a forgotten option would send the failed messages of every app again.
     if filter == RetryFilter::default() && !args.all && !args.dry_run {
-        return Err(UsageError(
-            "no option selects messages, so the command would send every failed message of every app again: write --all for that, or select with --app, --status, --since, --until, --error, --http-status or --id; --dry-run counts the messages first".into(),
-        ).into());
+        return usage(
+            "no option selects messages, so the command would send every failed message of every app again: write --all for that, or select with --app, --status, --since, --until, --error, --http-status or --id; --dry-run counts the messages first",
+        );
     }
     if filter.statuses.is_empty() {
         filter.statuses.push("failed".into());
@@ -84,16 +84,14 @@ async fn retry_in_steps(
 ) -> anyhow::Result<BTreeMap<String, i64>> {
     let mut by_app = BTreeMap::new();
     loop {
+        let before: i64 = by_app.values().sum();
         let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), STATEMENT_TIMEOUT);
         let step = step.await;
-        let before: i64 = by_app.values().sum();
         let retried = match step {
-            Err(error) if before > 0 => {
-                return Err(error).context(format!(
-                    "{} are due again, and the next step failed, so run the command again for the rest",
-                    messages(before)
-                ));
-            }
+            Err(error) if before > 0 => Err(error).with_context(|| {
+                let done = messages(before);
+                format!("{done} are due again, and the next step failed, so run the command again for the rest")
+            })?,
             step => step?,
         };
         let count = total(&retried);

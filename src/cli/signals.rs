@@ -16,67 +16,82 @@ enum Request {
     Ignored,
 }
 
-/// A file has reached the size limit (`ulimit -f`). With a handler, the write fails and the process goes on.
-const SIGXFSZ: i32 = 25;
+const SIGNALS: [(SignalKind, &str, Request); 8] = [
+    (SignalKind::terminate(), "SIGTERM", Request::End),
+    (SignalKind::interrupt(), "SIGINT", Request::End),
+    (SignalKind::quit(), "SIGQUIT", Request::End),
+    (SignalKind::hangup(), "SIGHUP", Request::EndInOrder),
+    (SignalKind::alarm(), "SIGALRM", Request::EndInOrder),
+    (SignalKind::user_defined1(), "SIGUSR1", Request::Ignored),
+    (SignalKind::user_defined2(), "SIGUSR2", Request::Ignored),
+    // A file has reached the size limit (`ulimit -f`). With a handler, the write fails and the process goes on.
+    (SignalKind::from_raw(25), "SIGXFSZ", Request::Ignored),
+];
 
 /// Cancels `shutdown` at the first signal that asks for a shutdown. Returns at the second [`Request::End`].
 pub(crate) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut streams: Vec<(Signal, &str, Request)> = Vec::new();
-    for (name, kind, request) in [
-        ("SIGTERM", SignalKind::terminate(), Request::End),
-        ("SIGINT", SignalKind::interrupt(), Request::End),
-        ("SIGQUIT", SignalKind::quit(), Request::End),
-        ("SIGHUP", SignalKind::hangup(), Request::EndInOrder),
-        ("SIGALRM", SignalKind::alarm(), Request::EndInOrder),
-        ("SIGUSR1", SignalKind::user_defined1(), Request::Ignored),
-        ("SIGUSR2", SignalKind::user_defined2(), Request::Ignored),
-        ("SIGXFSZ", SignalKind::from_raw(SIGXFSZ), Request::Ignored),
-    ] {
-        // `nohup` ignores the signal for the process that it starts.
-        if name == "SIGHUP" && is_ignored(kind) {
-            continue;
-        }
-        let stream = signal(kind).with_context(|| format!("{name} can't be handled"))?;
-        streams.push((stream, name, request));
-    }
+    let mut signals = Signals::listen(SIGNALS.map(|(kind, ..)| kind))?;
     Ok(async move {
         let mut ends = 0;
         while ends < 2 {
-            let (name, request) = next_signal(&mut streams).await;
-            match request {
-                Request::Ignored => tracing::info!(
+            let kind = signals.next().await;
+            let Some((_, name, request)) = SIGNALS.iter().find(|(known, ..)| *known == kind) else {
+                continue;
+            };
+            if *request == Request::Ignored {
+                tracing::info!(
                     event = "signal_ignored",
                     signal = name,
                     "the worker ignores this signal"
-                ),
-                Request::End | Request::EndInOrder => {
-                    ends += usize::from(request == Request::End);
-                    if !shutdown.is_cancelled() {
-                        tracing::info!(
-                            event = "shutdown_started",
-                            signal = name,
-                            "shutting down: the worker claims nothing more and finishes calls in flight; a second signal ends it at once"
-                        );
-                    }
-                    shutdown.cancel();
-                }
+                );
+                continue;
             }
+            ends += usize::from(*request == Request::End);
+            if !shutdown.is_cancelled() {
+                tracing::info!(
+                    event = "shutdown_started",
+                    signal = name,
+                    "shutting down: the worker claims nothing more and finishes calls in flight; a second signal ends it at once"
+                );
+            }
+            shutdown.cancel();
         }
     })
 }
 
-async fn next_signal(streams: &mut [(Signal, &'static str, Request)]) -> (&'static str, Request) {
-    let next = streams.iter_mut().map(|(stream, name, request)| {
-        Box::pin(async move {
-            stream.recv().await;
-            (*name, *request)
-        })
-    });
-    select_all(next).await.0
+/// Signals that this process receives. While this value exists, none of them ends the process.
+pub(crate) struct Signals(Vec<(SignalKind, Signal)>);
+
+impl Signals {
+    pub(crate) fn listen(kinds: impl IntoIterator<Item = SignalKind>) -> anyhow::Result<Self> {
+        let mut streams = Vec::new();
+        for kind in kinds {
+            // `nohup` ignores SIGHUP for the process that it starts. With a handler, that process's own commands would no
+            // longer inherit this.
+            if kind == SignalKind::hangup() && is_ignored(kind) {
+                continue;
+            }
+            let number = kind.as_raw_value();
+            let stream = signal(kind);
+            let stream = stream.with_context(|| format!("signal {number} can't be handled"))?;
+            streams.push((kind, stream));
+        }
+        Ok(Self(streams))
+    }
+
+    pub(crate) async fn next(&mut self) -> SignalKind {
+        let next = self.0.iter_mut().map(|(kind, stream)| {
+            Box::pin(async move {
+                stream.recv().await;
+                *kind
+            })
+        });
+        select_all(next).await.0
+    }
 }
 
 /// True if this process inherited the signal as ignored. False if `/proc/self/status` can't be read.
-pub(crate) fn is_ignored(kind: SignalKind) -> bool {
+fn is_ignored(kind: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
         .lines()

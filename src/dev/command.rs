@@ -6,13 +6,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context;
-use futures_util::future::select_all;
 use rustix::process::{Pid, Signal as SignalNumber, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
-use crate::cli::signals::is_ignored;
+use crate::cli::signals::Signals;
 use crate::telemetry::print_stderr;
 
 /// The exit code of shells for a command that can't be started.
@@ -20,46 +19,21 @@ const NOT_STARTED: u8 = 127;
 /// Shells add this to the number of the signal that killed a command.
 const KILLED_BY_SIGNAL: i32 = 128;
 
-/// The signals that `worker dev` forwards to its command. While this value exists, none of them ends this process.
-pub(super) struct ForwardedSignals(Vec<(SignalKind, Signal)>);
-
-impl ForwardedSignals {
-    pub(super) fn new() -> anyhow::Result<Self> {
-        let mut streams = Vec::new();
-        for kind in [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::quit(),
-            SignalKind::hangup(),
-        ] {
-            // With a handler here, the command would no longer inherit that `nohup` ignores SIGHUP.
-            if kind == SignalKind::hangup() && is_ignored(kind) {
-                continue;
-            }
-            let number = kind.as_raw_value();
-            let stream =
-                signal(kind).with_context(|| format!("signal {number} can't be handled"))?;
-            streams.push((kind, stream));
-        }
-        Ok(Self(streams))
-    }
-
-    pub(super) async fn next(&mut self) -> SignalKind {
-        let next = self.0.iter_mut().map(|(kind, stream)| {
-            Box::pin(async move {
-                stream.recv().await;
-                *kind
-            })
-        });
-        select_all(next).await.0
-    }
+/// The signals that `worker dev` forwards to its command.
+pub(super) fn forwarded_signals() -> anyhow::Result<Signals> {
+    Signals::listen([
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::quit(),
+        SignalKind::hangup(),
+    ])
 }
 
 /// Runs the command until it ends, and returns the exit code for this process.
 pub(super) async fn run(
     words: &[OsString],
     environment: &[(&str, String)],
-    signals: &mut ForwardedSignals,
+    signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
     let (program, arguments) = words.split_first().context("there is no command")?;
     let mut command = Command::new(program);

@@ -1,12 +1,10 @@
 //! Inserts messages, for producers in Rust.
 
 use sqlx::types::Json;
-use sqlx::{Acquire, PgConnection, Postgres};
+use sqlx::{Acquire, Postgres};
 
 use crate::error_text::database_error_text;
 use crate::message::NewMessage;
-
-const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
 /// and needs no schema.
@@ -54,16 +52,12 @@ impl From<sqlx::Error> for EnqueueError {
     }
 }
 
-/// Inserts messages into `signaling.outbox`, in their order. With a `&mut Transaction`, workers send the messages if the
-/// transaction commits, and never if it rolls back. A `&mut PgConnection` and a `&PgPool` work, too.
+/// Inserts messages into `signaling.outbox`, in their order, with one statement. With a `&mut Transaction`, workers send the
+/// messages if the transaction commits, and never if it rolls back. A `&mut PgConnection` and a `&PgPool` work, too.
 ///
 /// Returns an id for each message, in the same order. The id is `None` if the `dedupe_key` already exists in the table or in
-/// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`.
-///
-/// The call inserts all messages or none. It inserts up to 1,000 messages with one statement, and more messages with several
-/// statements in a transaction or a savepoint. If the caller began its transaction with SQL text and not with
-/// [`Connection::begin`](sqlx::Connection::begin), each call may insert at most 1,000 messages: sqlx does not know that
-/// transaction, and would end it with its own.
+/// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`. The call inserts all
+/// messages or none. Many thousands of messages need several calls, because the statement carries them all.
 ///
 /// The role needs the privileges of a producer: `worker grant producer`.
 ///
@@ -107,32 +101,13 @@ where
     A: Acquire<'c, Database = Postgres> + Send + 'a,
 {
     async move {
-        if messages.len() <= ROWS_PER_STATEMENT {
-            if messages.is_empty() {
-                return Ok(Vec::new());
-            }
-            let mut connection = connection.acquire().await?;
-            return insert(&mut connection, messages).await;
+        if messages.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut transaction = connection.begin().await?;
-        let ids = insert(&mut transaction, messages).await?;
-        transaction.commit().await?;
-        Ok(ids)
-    }
-}
-
-/// The caller has begun a transaction for several statements.
-async fn insert(
-    connection: &mut PgConnection,
-    messages: &[NewMessage],
-) -> Result<Vec<Option<i64>>, EnqueueError> {
-    let mut ids = Vec::with_capacity(messages.len());
-    for messages in messages.chunks(ROWS_PER_STATEMENT) {
+        let mut connection = connection.acquire().await?;
         let insert = sqlx::query_as(INSERT).bind(Json(messages));
-        let inserted = insert.fetch_all(&mut *connection).await?;
-        ids.extend(match_up(messages, inserted)?);
+        match_up(messages, insert.fetch_all(&mut *connection).await?)
     }
-    Ok(ids)
 }
 
 /// The columns `id`, `app` and `dedupe_key`.

@@ -164,12 +164,20 @@ async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() 
         }
         assert!(!finished.stderr.contains("no operator"), "{finished:?}");
     }
-    // Functions pass over it, and the reports do without the tables.
+    // The functions pass over it, and the role can't read the report.
     secure("no force row level security").await;
     let paused = world
         .command(&["pause", "default"])
         .env("DATABASE_URL", &operator.url)
         .finish()
         .await;
-    assert_eq!(paused.code, Some(0), "{paused:?}");
+    assert_eq!(paused.code, Some(1), "{paused:?}");
+    for phrase in ["the change took effect", "row-level security", "`alter "] {
+        assert!(paused.stderr.contains(phrase), "{phrase:?}: {paused:?}");
+    }
+    assert!(
+        world
+            .ask::<bool>("select paused_at is not null from signaling.lane")
+            .await
+    );
 }
