@@ -47,9 +47,8 @@ pub(super) fn both(app: &AppStatus, minutes: &[&MinuteStats], now: DbTime) -> Ma
 
 /// A chart with its title. `points` are minutes from now, from -60 to 0, with a value, oldest first.
 fn figure(title: &str, points: &[(f64, f64)], limit: Option<f64>) -> Markup {
-    let values = points.iter().map(|(_, value)| *value);
-    let highest = values.clone().fold(0.0, f64::max);
-    let present = format::rate(values.last().unwrap_or_default());
+    let highest = points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let present = format::rate(points.last().map_or(0.0, |(_, value)| *value));
     let mut text = format!("Now {present}, at most {}", format::rate(highest));
     if let Some(limit) = limit {
         text = format!("{text}, limit {} (dashed)", format::rate(limit));
