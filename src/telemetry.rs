@@ -1,13 +1,13 @@
 //! Logs, errors of commands, and traces. Logs and errors go to standard error through a queue, so that a reader that stops
 //! can't block a send.
 
-mod collector;
 pub(crate) mod failure_log;
 pub(crate) mod log_throttle;
-mod panics;
 pub(crate) mod traces;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
+use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,12 +16,15 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::OutputQueue;
+use crate::sanitize;
 
 /// Events of sqlx that may show a secret: a trigger may put a payload into a notice, and a mistake in the URL or the password
 /// file is quoted. These directives come last, so that no filter of the operator overrides them.
 const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
 /// How long a process that ends waits for the reader of its last lines.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
+
+const MAX_BACKTRACE_CHARS: usize = 8_000;
 
 pub(crate) const LOG_LINES_DROPPED: &str = "signaling_log_lines_dropped_total";
 
@@ -93,6 +96,24 @@ pub(crate) fn init(
         LogFormat::Text => registry.with(lines).try_init()?,
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,
     }
-    panics::log_panics();
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Logs a panic. The standard hook writes to standard error itself, so a stalled reader would block the thread. It also prints
+/// any panic message, and a message may contain a payload or a secret.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    // A literal can't contain a payload or a secret.
+    let literal = panic.payload().downcast_ref::<&'static str>();
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured)
+        .then(|| sanitize::text(&backtrace.to_string(), MAX_BACKTRACE_CHARS));
+    tracing::error!(
+        event = "panicked",
+        location = panic.location().map(ToString::to_string),
+        thread = std::thread::current().name(),
+        panic = literal.unwrap_or(&"(not shown: it may contain a payload or a secret)"),
+        backtrace,
+        "the worker has a defect: report this line and the output of `worker --version`. RUST_BACKTRACE=1 adds a backtrace"
+    );
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{UsageError, usage};
+use super::usage;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
@@ -28,7 +28,7 @@ pub(super) struct DatabaseArgs {
 
 impl DatabaseArgs {
     /// The URL. None if libpq's variables name the database.
-    fn url(&self) -> Result<Option<SecretSource>, UsageError> {
+    fn url(&self) -> anyhow::Result<Option<SecretSource>> {
         let url = self
             .database_url
             .as_ref()

@@ -104,7 +104,8 @@ fn printable(payload: &str) -> String {
     payload.chars().map(escaped).collect()
 }
 
-fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
+/// The times and texts of what has happened to a message. The page of the message shows them, too.
+pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
     let row = &detail.message;
     let mut events = vec![(at(row.created_at), "inserted".to_owned())];
     // The column `due_at` of a claimed row is the end of the lease.

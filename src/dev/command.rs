@@ -78,13 +78,14 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 
 /// The exit code of a shell whose command is killed by the signal.
 pub(super) fn killed_by(kind: SignalKind) -> ExitCode {
-    let code = KILLED_BY_SIGNAL + kind.as_raw_value();
-    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+    exit_code(ExitStatus::from_raw(kind.as_raw_value()))
 }
 
 fn forward(kind: SignalKind, child: &Child) {
-    // Many programs end at once, without cleaning up, at the second Ctrl-C.
-    if has_terminal_sent(kind) {
+    // The terminal in whose foreground this process runs sends the signal of a key to the command also. Many programs end
+    // at once, without cleaning up, at the second Ctrl-C.
+    let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
+    if is_key && tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp()) {
         return;
     }
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
@@ -94,11 +95,4 @@ fn forward(kind: SignalKind, child: &Child) {
         // The signal fails only for a command that has just ended.
         kill_process(pid, number).ok();
     }
-}
-
-/// True for a key of the terminal in whose foreground this process runs. The terminal sends such a signal to the command
-/// also.
-fn has_terminal_sent(kind: SignalKind) -> bool {
-    let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
-    is_key && tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp())
 }

@@ -4,25 +4,34 @@
 //! The SDK keeps spans in a bounded queue and drops spans that do not fit, so a slow collector never delays a send.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Uri;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::proxy::matcher::Intercept;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_http::hyper::HyperClient;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::resource::EnvResourceDetector;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tokio::runtime::Handle;
 
-use super::collector::Collector;
+use super::failure_log::FailureLog;
 use crate::config::UsageError;
-use crate::connector::is_server;
+use crate::connector::{Connector, https_connector, is_server};
+use crate::error_text::connection_error_text;
 use crate::proxy::proxy_of;
 use crate::secret;
+use crate::tls::tls_config;
 
+/// The default of the OTLP standard.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the last spans to be sent.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -92,6 +101,65 @@ impl Traces {
                 "the last traces could not be sent and are lost; no message is lost"
             );
         }
+    }
+}
+
+/// A client for the SDK's exporter, whose thread has no runtime of its own.
+#[derive(Debug)]
+struct Collector {
+    client: HyperClient<HttpsConnector<Connector>>,
+    runtime: Handle,
+    failures: FailureLog,
+}
+
+impl Collector {
+    /// # Errors
+    /// If the certificates can't be used.
+    fn new(ca_file: Option<&Path>, proxy: Option<Intercept>) -> Result<Self, UsageError> {
+        let connector = https_connector(tls_config(ca_file)?.into(), proxy, EXPORT_TIMEOUT);
+        Ok(Self {
+            client: HyperClient::new(connector, EXPORT_TIMEOUT, None),
+            runtime: Handle::current(),
+            failures: FailureLog::default(),
+        })
+    }
+
+    fn log(&self, failure: Option<String>) {
+        match failure {
+            None if self.failures.succeeded() => tracing::info!(
+                event = "collector_restored",
+                "the collector takes traces again"
+            ),
+            Some(error) if self.failures.failed() => tracing::warn!(
+                event = "collector_failed",
+                error,
+                "traces can't be sent: they are dropped until the collector takes them. The sending of messages does not depend on the collector"
+            ),
+            _ => {}
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl HttpClient for Collector {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let client = self.client.clone();
+        let sending = self
+            .runtime
+            .spawn(async move { client.send_bytes(request).await });
+        let result = sending.await?;
+        self.log(match &result {
+            Ok(response) if response.status().is_success() => None,
+            Ok(response) => Some(format!(
+                "the collector answers HTTP {}",
+                response.status().as_u16()
+            )),
+            Err(error) => Some(connection_error_text(
+                &**error,
+                "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            )),
+        });
+        result
     }
 }
 

@@ -79,7 +79,12 @@ async fn a_workers_failures_are_listed_and_their_messages_show_each_call() {
     let id = world.insert(peer(json!({}))).await;
     world.until_final(id).await;
     dashboard.shows("/failures", &["503"]).await;
-    let parts = ["Call 1", "Call 2", "503", "sent", "Inserted"];
+    let parts = [
+        "call 1: ambiguous, HTTP 503",
+        "call 2",
+        "inserted",
+        "call 3: accepted",
+    ];
     dashboard.shows(&format!("/messages/{id}"), &parts).await;
 }
 

@@ -5,29 +5,21 @@ use std::time::Duration;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::layout::{self, PageError};
 use super::message::http_status;
-use super::messages::given;
+use super::messages::{Form, field, given};
 use super::{actions, format};
 use crate::ops::OpsState;
 use crate::outbox::{FailureGroup, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
 
 pub(super) const SPAN: Duration = Duration::from_hours(24);
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Params {
-    app: String,
-    outcome: String,
-}
-
 pub(super) async fn show(
     State(state): State<OpsState>,
-    Query(params): Query<Params>,
+    Query(form): Query<Form>,
 ) -> Result<Response, PageError> {
-    let (app, outcome) = (given(&params.app), given(&params.outcome));
+    let (app, outcome) = (given(field(&form, "app")), given(field(&form, "outcome")));
     let groups = super::outbox(&state)?.failures(app.as_deref(), outcome.as_deref(), SPAN);
     let groups = groups.await?;
     let live = html! {

@@ -1,36 +1,27 @@
-//! One message: its next step, its fields, its failed attempts and its payload.
-
-use std::time::Duration;
+//! One message: its next step, its fields, its history and its payload.
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use serde::Deserialize;
 
 use super::layout::{self, PageError};
-use super::messages::recipient;
+use super::messages::{Form, recipient};
 use super::{actions, format};
+use crate::cli::message::timeline;
 use crate::message_text;
 use crate::ops::OpsState;
-use crate::outbox::{CallDetail, MessageDetail, MessageError, MessageRow};
-use crate::pace::DbTime;
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Params {
-    payload: String,
-}
+use crate::outbox::{MessageDetail, MessageError, MessageRow};
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Path(id): Path<String>,
-    Query(params): Query<Params>,
+    Query(form): Query<Form>,
 ) -> Result<Response, PageError> {
     let not_found = |text| PageError(StatusCode::NOT_FOUND, text);
     let number = id.parse();
     let number = number.map_err(|_| not_found(format!("there is no message {id}")))?;
-    let found = super::outbox(&state)?.message(number, params.payload == "1");
+    let found = super::outbox(&state)?.message(number, form.contains_key("payload"));
     let detail = found.await.map_err(|error| match error {
         MessageError::Database(error) => error.into(),
         error => not_found(error.to_string()),
@@ -47,10 +38,13 @@ pub(super) async fn show(
         section.panel aria-label="Next" { (next(&detail)) }
         div.columns {
             section.panel aria-labelledby="facts" { h2 #facts { "Fields" } (facts(message)) }
-            section.panel aria-labelledby="calls" {
-                h2 #calls { "Failed calls" }
-                @if detail.calls.is_empty() { p.dim { "none" } }
-                ol.timeline { @for call in &detail.calls { (call_entry(call)) } }
+            section.panel aria-labelledby="history" {
+                h2 #history { "History" }
+                ol.timeline {
+                    @for (when, what) in timeline(&detail) {
+                        li { p.dim { (when) } @for line in what.lines() { p.text { (line.trim()) } } }
+                    }
+                }
             }
         }
         section.panel aria-labelledby="payload-title" {
@@ -63,13 +57,8 @@ pub(super) async fn show(
             }
         }
     };
-    Ok(layout::page(
-        &title,
-        "/messages",
-        refreshes,
-        &html! {},
-        &live,
-    ))
+    let page = layout::page(&title, "/messages", refreshes, &html! {}, &live);
+    Ok(page)
 }
 
 fn buttons(message: &MessageRow) -> Markup {
@@ -106,56 +95,22 @@ fn next(detail: &MessageDetail) -> Markup {
 }
 
 fn facts(message: &MessageRow) -> Markup {
-    let to = [&message.destination, &message.channel_name];
-    let to = to.into_iter().flatten().next().map_or("", String::as_str);
-    let recipient = recipient(
-        message.destination.as_deref(),
-        message.channel_name.as_deref(),
-    );
-    let link = |name, value, text: &str| html! { a href=(format::link("/messages", &[(name, value)])) { (text) } };
-    let time = |at: Option<DbTime>| at.map(message_text::at);
-    let flag = |is_set: bool| is_set.then(|| "true".to_owned());
-    let attempts = format!("{} of at most {}", message.attempts, message.max_attempts);
-    let http_status = message.http_status.map(|status| status.to_string());
-    let fields = [
-        ("From", Some(message.sender.clone())),
-        ("Inserted", time(Some(message.created_at))),
-        ("Last call", time(message.sent_at)),
-        ("Finished", time(message.finished_at)),
-        ("Expires", time(message.expires_at)),
-        ("Charged calls", Some(attempts)),
-        ("Uncharged calls", Some(message.uncharged.to_string())),
-        ("HTTP status", http_status),
-        ("Error", message.error.clone()),
-        ("Request ID", message.request_id.clone()),
-        ("Worker", message.claimed_by.clone()),
-        ("wait_for_ack", flag(message.wait_for_ack)),
-        ("at_most_once", flag(message.at_most_once)),
-    ];
+    let (destination, channel) = (&message.destination, &message.channel_name);
+    let to = destination.as_ref().or(channel.as_ref());
+    let to = format::link("/messages", &[("to", to.map_or("", String::as_str))]);
     html! {
         dl.facts {
-            div { dt { "App" } dd { (link("app", &message.app, &message.app)) } }
-            div { dt { "To" } dd { (recipient) " " (link("to", to, "all messages to it")) } }
-            @for (name, value) in fields {
-                @if let Some(value) = value { div { dt { (name) } dd { (value) } } }
+            div { dt { "App" } dd { a href=(format::link("/messages", &[("app", &message.app)])) { (message.app) } } }
+            div { dt { "From" } dd { (message.sender) } }
+            div {
+                dt { "To" }
+                dd { (recipient(destination.as_deref(), channel.as_deref())) " " a href=(to) { "all messages to it" } }
             }
-        }
-    }
-}
-
-fn call_entry(call: &CallDetail) -> Markup {
-    let took = call.duration_ms.map(|ms| ms / 1_000.0);
-    let took = took.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    html! {
-        li {
-            p { b { "Call " (call.attempt) } " " (format::state(&call.outcome)) (http_status(call.http_status)) }
-            @if let Some(error) = &call.error { p.text { (error) } }
-            p.dim { (message_text::fault(call)) }
-            p.dim {
-                (format::time(call.sent_at.unwrap_or(call.recorded_at)))
-                @if let Some(took) = took { ", took " (format::duration(took)) }
-                @if let Some(worker) = &call.claimed_by { ", by " (worker) }
-            }
+            @if let Some(at) = message.expires_at { div { dt { "Expires" } dd { (format::time(at)) } } }
+            div { dt { "Charged calls" } dd { (message.attempts) " of at most " (message.max_attempts) } }
+            div { dt { "Uncharged calls" } dd { (message.uncharged) } }
+            @if message.wait_for_ack { div { dt { "wait_for_ack" } dd { "true" } } }
+            @if message.at_most_once { div { dt { "at_most_once" } dd { "true" } } }
         }
     }
 }

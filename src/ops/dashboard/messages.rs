@@ -6,8 +6,6 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::format;
 use super::layout::{self, PageError};
@@ -15,7 +13,7 @@ use super::message::http_status;
 use crate::ops::OpsState;
 use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
 use crate::pace::DbTime;
-use crate::sanitize;
+use crate::{sanitize, time_text};
 
 pub(super) const MAX_TEXT_CHARS: usize = 300;
 
@@ -31,7 +29,7 @@ const FIELDS: [(&str, &str, &str); 7] = [
 ];
 
 /// The search form as the browser sends it. An empty field matches every message.
-type Form = HashMap<String, String>;
+pub(super) type Form = HashMap<String, String>;
 
 pub(super) async fn show(
     State(state): State<OpsState>,
@@ -77,16 +75,11 @@ pub(super) async fn show(
     };
     // A refresh would move the rows of an older page.
     let refreshes = before.is_none();
-    Ok(layout::page(
-        "Messages",
-        "/messages",
-        refreshes,
-        &fixed,
-        &live,
-    ))
+    let page = layout::page("Messages", "/messages", refreshes, &fixed, &live);
+    Ok(page)
 }
 
-fn field<'form>(form: &'form Form, name: &str) -> &'form str {
+pub(super) fn field<'form>(form: &'form Form, name: &str) -> &'form str {
     form.get(name).map_or("", String::as_str)
 }
 
@@ -170,17 +163,15 @@ pub(super) fn given(text: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A time as RFC 3339 has it, or as a browser's field has it, which is UTC here and may lack the seconds.
+/// A time as `worker retry` reads it, or as a browser's field has it, which is UTC here and may lack the seconds.
 fn parse_time(text: &str) -> Result<Option<DbTime>, PageError> {
     let Some(text) = given(text) else {
         return Ok(None);
     };
+    // Postgres refuses some times outside of the years 1 to 9999, which would look like a failure of the database.
     let time = ["", "Z", ":00Z"]
         .into_iter()
-        .find_map(|end| OffsetDateTime::parse(&format!("{text}{end}"), &Rfc3339).ok())
-        .map(DbTime::from)
-        // Postgres refuses some times outside of these years, which would look like a failure of the database.
-        .filter(|time| time.is_within_years_1_to_9999());
+        .find_map(|end| time_text::parse(&format!("{text}{end}")).ok());
     let error = "a time is written like 2030-01-31T12:00, in UTC, of the years 1 to 9999";
     time.map(Some)
         .ok_or_else(|| PageError(StatusCode::BAD_REQUEST, error.into()))

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use sqlx::{FromRow, query};
 
 use crate::outbox::{Outbox, interval};
@@ -14,7 +13,7 @@ const MAX_GROUPS: i64 = 100;
 /// A retry of a group takes at most so many messages, the newest ones.
 pub(crate) const MAX_RETRIED: usize = 5_000;
 
-#[derive(Debug, Clone, PartialEq, Eq, FromRow, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub(crate) struct FailureKey {
     pub(crate) app: String,
     pub(crate) outcome: String,
