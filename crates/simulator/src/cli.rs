@@ -22,6 +22,8 @@ Examples:
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
       The first call of each message to flaky-... fails. Responses for slow-... take three seconds.
 
+Receivers whose name begins with offline- are offline.
+
 A fault is FAULT[:KEY=VALUE,...]. A call meets the fault of the first rule that matches.
   FAULT  a status from 200 to 599, slow=DURATION, drop (the API accepts the message and closes the
          connection), drop_before (the API closes the connection without accepting), hang, garbage,
@@ -56,10 +58,6 @@ pub struct SimulateArgs {
     /// An additional random delay of at most this duration
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     jitter: Duration,
-
-    /// Receivers whose name begins with this prefix are offline
-    #[arg(long, default_value = "offline-", value_name = "PREFIX")]
-    offline_prefix: String,
 
     /// A fault to inject, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
@@ -109,7 +107,6 @@ fn config(args: SimulateArgs, credentials: Vec<Credential>) -> SimulatorConfig {
         faults: args.faults,
         behaviour: Behaviour {
             limit: Some(args.limit),
-            offline_prefix: args.offline_prefix,
             latency_ms: millis(args.latency),
             jitter_ms: millis(args.jitter),
             credentials,

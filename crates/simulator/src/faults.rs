@@ -12,14 +12,12 @@ use super::ledger::Call;
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Fault {
     /// The API responds with this status, and does not take the message. Without a body, it sends the usual one.
-    #[strum(disabled)]
     Status {
         code: u16,
         retry_after: Option<String>,
         body: Option<String>,
     },
     /// The API takes the message, and responds after this delay.
-    #[strum(disabled)]
     Slow(Duration),
     /// The API takes the message, and closes the connection without a response.
     Drop,
@@ -47,7 +45,9 @@ impl Fault {
             })?;
             return Ok(Self::Slow(delay));
         }
-        if let Ok(fault) = text.parse() {
+        if let Ok(fault) = text.parse()
+            && !matches!(fault, Self::Status { .. } | Self::Slow(_))
+        {
             return Ok(fault);
         }
         let code = text.parse().ok();

@@ -30,12 +30,11 @@ const PORT_ATTEMPTS: u32 = 20;
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Commits wait for the disk, for measurements. Otherwise a crash of the machine may lose everything, but a crash of
     /// the server loses nothing.
     pub is_durable: bool,
-    pub max_connections: u16,
     /// Further settings of the server, which override the cluster's own.
     pub server_settings: BTreeMap<String, String>,
     /// Files for the data directory, written before the server first starts. Only the server can read the files.
@@ -44,23 +43,11 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            is_durable: false,
-            max_connections: 200,
-            server_settings: BTreeMap::new(),
-            data_files: BTreeMap::new(),
-            environment: Vec::new(),
-        }
-    }
-}
-
 impl Settings {
     fn server_arguments(&self) -> Vec<String> {
-        let max_connections = format!("max_connections={}", self.max_connections);
         let mut settings = vec![
-            &*max_connections,
+            // For the workers and tests that share a cluster.
+            "max_connections=400",
             "listen_addresses=127.0.0.1",
             "shared_buffers=64MB",
             // Files in the cluster's directory, so that they are removed even after a crash.

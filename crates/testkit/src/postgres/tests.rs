@@ -105,7 +105,7 @@ async fn databases_of_any_name_answer() {
     assert!(cluster.version.contains("PostgreSQL"));
     assert_eq!(setting(&cluster, "fsync").await, "off");
     assert_eq!(setting(&cluster, "synchronous_commit").await, "on");
-    assert_eq!(setting(&cluster, "max_connections").await, "200");
+    assert_eq!(setting(&cluster, "max_connections").await, "400");
     cluster.stop().await.unwrap();
 }
 
@@ -113,7 +113,7 @@ async fn databases_of_any_name_answer() {
 async fn a_durable_cluster_waits_for_the_disk() {
     let settings = Settings {
         is_durable: true,
-        max_connections: 37,
+        server_settings: BTreeMap::from([("max_connections".into(), "37".into())]),
         ..Settings::default()
     };
     let cluster = ThrowawayPostgres::start_with(&settings).await.unwrap();
