@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Behaviour, Credential, FaultRule, Simulator, SimulatorConfig, Summary};
@@ -35,7 +35,7 @@ Credentials come from the environment. Without any, the API accepts every call: 
 AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CERTIFICATE.";
 
 /// Run the simulated Signaling API
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
@@ -153,20 +153,12 @@ fn report(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: SimulateArgs,
-    }
 
     fn parsed(flags: &[&str]) -> Result<SimulatorConfig, String> {
         let words = ["simulate"].iter().chain(flags);
-        Command::try_parse_from(words)
-            .map(|command| config(command.args, Vec::new()))
+        SimulateArgs::try_parse_from(words)
+            .map(|args| config(args, Vec::new()))
             .map_err(|error| error.to_string())
     }
 
