@@ -16,7 +16,7 @@ fn chosen(rules: &mut [FaultRule], target: &str, nth: u32) -> Option<&'static st
         target: target.to_owned(),
         ..Call::default()
     };
-    choose(rules, &call, nth).map(|fault| fault.into())
+    choose(rules, &call, nth).map(Into::into)
 }
 
 #[test]
