@@ -1,5 +1,6 @@
 //! The place of the faults: a Postgres, the simulated API, a network between them, a fleet, and producers.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -16,7 +17,7 @@ use testkit::postgres::Settings;
 use testkit::{Postgres, SchedulerStalls, SteppedClock, World, slow_api};
 
 /// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
-const CONNECTIONS: u16 = 70;
+const CONNECTIONS: &str = "70";
 /// The time from the end of a fault until each worker sends again.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// The time until all messages are final.
@@ -38,7 +39,7 @@ impl Arena {
     pub(crate) async fn start(steps_database_clock: bool) -> Self {
         let database_clock = SteppedClock::new().filter(|_| steps_database_clock);
         let postgres = Postgres::start_with(Settings {
-            max_connections: CONNECTIONS,
+            server_settings: BTreeMap::from([("max_connections".into(), CONNECTIONS.into())]),
             environment: database_clock
                 .as_ref()
                 .map(SteppedClock::environment)

@@ -215,7 +215,7 @@ impl<'a> Environment<'a> {
     fn sender(&self) -> anyhow::Result<Worker> {
         let command = match self.sender {
             Sender::HandWritten => {
-                Worker::new(&["hand-written-loop"]).binary(&std::env::current_exe()?)
+                Worker::new(&["--hand-written-loop"]).binary(&std::env::current_exe()?)
             }
             Sender::Worker {
                 binary,

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
-use clap::{Parser, Subcommand, ValueEnum as _};
+use clap::{Parser, ValueEnum as _};
 use testkit::postgres::{Settings, ThrowawayPostgres};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -36,9 +36,6 @@ use crate::scenario::{ONLY_CASE, Scenario};
 #[command(
     name = "bench",
     version,
-    args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true,
-    override_usage = "bench [OPTIONS] [SCENARIO]...",
     after_help = "Examples:
   bench                            every scenario, three times
   bench drain delay --runs 5       two scenarios
@@ -72,16 +69,9 @@ struct Cli {
     #[arg(long)]
     strict: bool,
 
-    #[command(subcommand)]
-    role: Option<Role>,
-}
-
-/// The benchmark starts its own program in this role.
-#[derive(Debug, Subcommand)]
-enum Role {
-    /// Run as the hand-written loop
-    #[command(hide = true)]
-    HandWrittenLoop,
+    /// Run as the hand-written loop. The benchmark starts its own program with this flag
+    #[arg(long, hide = true)]
+    hand_written_loop: bool,
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {
@@ -114,7 +104,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         drop(cancel);
     });
-    if cli.role.is_some() {
+    if cli.hand_written_loop {
         let setting = |name| {
             let value = std::env::var(name).ok();
             value.with_context(|| format!("{name} is not set"))

@@ -66,7 +66,7 @@ fn a_missing_worker_binary_is_an_error_that_names_the_build_command() {
 
 #[test]
 fn the_hand_written_loop_names_a_setting_that_it_lacks() {
-    let output = run(bench(&["hand-written-loop"]));
+    let output = run(bench(&["--hand-written-loop"]));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(stderr(&output), "error: DATABASE_URL is not set\n");
 }

@@ -21,6 +21,9 @@ use super::response::{
     GARBAGE, close_without_response, failure, half_response, response, success, usual_body,
 };
 
+/// Receivers whose name begins with this prefix are offline.
+const OFFLINE_PREFIX: &str = "offline-";
+
 /// State that the endpoints and the control API share.
 #[derive(Debug)]
 pub(super) struct ApiState {
@@ -73,7 +76,7 @@ async fn call(State(api): State<Arc<ApiState>>, kind: CallKind, request: Request
         let authorized = authorize(&behaviour, &call, &headers);
         let admitted = authorized.and(checked).and_then(|()| {
             let nth = state.admit(&call, behaviour.limit);
-            nth.ok_or(Refusal::of(StatusCode::TOO_MANY_REQUESTS))
+            nth.ok_or((StatusCode::TOO_MANY_REQUESTS, None))
         });
         let reply = match admitted {
             Ok(nth) => {
@@ -81,9 +84,16 @@ async fn call(State(api): State<Arc<ApiState>>, kind: CallKind, request: Request
                 if let Some(Fault::Slow(more)) = fault {
                     delay += more;
                 }
-                reply(&behaviour, &mut call, fault)
+                reply(&mut call, fault)
             }
-            Err(refusal) => Reply::Respond(refused(&refusal, &call.request_id)),
+            Err((status, reason)) => {
+                let request_id = &call.request_id;
+                let body = reason.map_or_else(
+                    || usual_body(status, request_id),
+                    |reason| failure(&reason, request_id),
+                );
+                Reply::Respond(response(status, body, request_id, None))
+            }
         };
         if let Reply::Respond(response) = &reply
             && delay.is_zero()
@@ -117,22 +127,14 @@ fn authorize(behaviour: &Behaviour, call: &Call, headers: &HeaderMap) -> Result<
     if credentials::admit(accepted, headers, &call.app_id, &call.sender, now_s) {
         return Ok(());
     }
-    Err(Refusal::of(StatusCode::UNAUTHORIZED))
-}
-
-fn refused(refusal: &Refusal, request_id: &str) -> Response {
-    let body = match &refusal.reason {
-        Some(reason) => failure(reason, request_id),
-        None => usual_body(refusal.status, request_id),
-    };
-    response(refusal.status, body, request_id, None)
+    Err((StatusCode::UNAUTHORIZED, None))
 }
 
 /// The reply to an admitted call.
-fn reply(behaviour: &Behaviour, call: &mut Call, fault: Option<Fault>) -> Reply {
+fn reply(call: &mut Call, fault: Option<Fault>) -> Reply {
     let code = match call.wait_for_ack {
         false => "message_sent",
-        true if call.target.starts_with(&behaviour.offline_prefix) => "message_offline",
+        true if call.target.starts_with(OFFLINE_PREFIX) => "message_offline",
         true => "message_delivered",
     };
     call.fault = fault.as_ref().map(Into::into);

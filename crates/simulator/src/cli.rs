@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Behaviour, Credential, FaultRule, Simulator, SimulatorConfig, Summary};
@@ -22,6 +22,8 @@ Examples:
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
       The first call of each message to flaky-... fails. Responses for slow-... take three seconds.
 
+Receivers whose name begins with offline- are offline.
+
 A fault is FAULT[:KEY=VALUE,...]. A call meets the fault of the first rule that matches.
   FAULT  a status from 200 to 599, slow=DURATION, drop (the API accepts the message and closes the
          connection), drop_before (the API closes the connection without accepting), hang, garbage,
@@ -33,7 +35,7 @@ Credentials come from the environment. Without any, the API accepts every call: 
 AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CERTIFICATE.";
 
 /// Run the simulated Signaling API
-#[derive(Debug, Args)]
+#[derive(Debug, Parser)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SimulateArgs {
     /// The address to listen on; port 0 takes a free one
@@ -56,10 +58,6 @@ pub struct SimulateArgs {
     /// An additional random delay of at most this duration
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     jitter: Duration,
-
-    /// Receivers whose name begins with this prefix are offline
-    #[arg(long, default_value = "offline-", value_name = "PREFIX")]
-    offline_prefix: String,
 
     /// A fault to inject, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
@@ -109,7 +107,6 @@ fn config(args: SimulateArgs, credentials: Vec<Credential>) -> SimulatorConfig {
         faults: args.faults,
         behaviour: Behaviour {
             limit: Some(args.limit),
-            offline_prefix: args.offline_prefix,
             latency_ms: millis(args.latency),
             jitter_ms: millis(args.jitter),
             credentials,
@@ -156,20 +153,12 @@ fn report(summary: &Summary) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: SimulateArgs,
-    }
 
     fn parsed(flags: &[&str]) -> Result<SimulatorConfig, String> {
         let words = ["simulate"].iter().chain(flags);
-        Command::try_parse_from(words)
-            .map(|command| config(command.args, Vec::new()))
+        SimulateArgs::try_parse_from(words)
+            .map(|args| config(args, Vec::new()))
             .map_err(|error| error.to_string())
     }
 

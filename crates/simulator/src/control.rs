@@ -11,16 +11,16 @@ use serde::Deserialize;
 use super::api::ApiState;
 use super::ledger::{Call, Summary};
 
-const MAX_LISTED_CALLS: usize = 10_000;
+const MAX_LISTED_CALLS: usize = 1_000;
 
 const HELP: &str = "\
 The simulated Signaling API.
 
-GET /_simulator/ledger                   totals: calls, statuses, duplicates, the fullest second
-GET /_simulator/calls?after=SEQ&limit=N  the calls after number SEQ (0), at most N (1000)
-PUT /_simulator/faults                   replace the fault rules, one on each line, such as
-                                         500:share=0.01
-                                         slow=250ms:destination=slow-
+GET /_simulator/ledger           totals: calls, statuses, duplicates, the fullest second
+GET /_simulator/calls?after=SEQ  at most 1000 calls after number SEQ (0)
+PUT /_simulator/faults           replace the fault rules, one on each line, such as
+                                 500:share=0.01
+                                 slow=250ms:destination=slow-
 ";
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {
@@ -40,12 +40,10 @@ async fn summary(State(api): State<Arc<ApiState>>) -> Json<Summary> {
 struct Page {
     #[serde(default)]
     after: u64,
-    limit: Option<usize>,
 }
 
 async fn calls(State(api): State<Arc<ApiState>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
-    let limit = page.limit.unwrap_or(1_000).min(MAX_LISTED_CALLS);
-    Json(api.ledger.calls_after(page.after, limit))
+    Json(api.ledger.calls_after(page.after, MAX_LISTED_CALLS))
 }
 
 async fn set_faults(

@@ -128,13 +128,8 @@ struct SlidingSecond(VecDeque<u64>);
 impl SlidingSecond {
     /// The number of calls in the second that ends at `at_us`.
     fn calls(&mut self, at_us: u64) -> u64 {
-        while self
-            .0
-            .front()
-            .is_some_and(|oldest| oldest + SECOND_US <= at_us)
-        {
-            self.0.pop_front();
-        }
+        let over = self.0.partition_point(|&at| at + SECOND_US <= at_us);
+        self.0.drain(..over);
         self.0.len() as u64
     }
 }

@@ -25,7 +25,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::api::ApiState;
@@ -65,8 +65,6 @@ impl Default for SimulatorConfig {
 pub struct Behaviour {
     /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
-    /// Receivers whose name begins with this prefix are offline.
-    pub offline_prefix: String,
     /// The delay of every response, and an additional random delay of at most `jitter_ms`.
     pub latency_ms: u64,
     pub jitter_ms: u64,
@@ -82,7 +80,6 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             limit: Some(500),
-            offline_prefix: "offline-".to_owned(),
             latency_ms: 0,
             jitter_ms: 0,
             idle_close_ms: None,
@@ -101,6 +98,7 @@ pub struct Simulator {
     api: Arc<ApiState>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    _stops_when_dropped: DropGuard,
 }
 
 impl Simulator {
@@ -143,6 +141,7 @@ impl Simulator {
             address,
             is_tls,
             api,
+            _stops_when_dropped: stopping.clone().drop_guard(),
             stopping,
             tasks,
         })
@@ -173,11 +172,5 @@ impl Simulator {
         self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        self.stopping.cancel();
     }
 }

@@ -1,16 +1,9 @@
 //! The simulated API as a program.
 
-use clap::Parser;
+use clap::Parser as _;
 use simulator::cli::{SimulateArgs, run};
-
-#[derive(Debug, Parser)]
-#[command(name = "simulator", version)]
-struct Cli {
-    #[command(flatten)]
-    simulate: SimulateArgs,
-}
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    run(Cli::parse().simulate).await
+    run(SimulateArgs::parse()).await
 }

@@ -14,22 +14,10 @@ const MAX_NAME_CHARS: usize = 64;
 const NAME_SYMBOLS: &str = "!#$%&()+-:;<=.>?@[]^_{}|~,'";
 
 /// The API's refusal of a call. Without a reason the response has the usual body of its status.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    pub(super) reason: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn of(status: StatusCode) -> Self {
-        let reason = None;
-        Self { status, reason }
-    }
-}
+pub(super) type Refusal = (StatusCode, Option<String>);
 
 fn refuse(status: StatusCode, reason: impl Into<String>) -> Refusal {
-    let reason = Some(reason.into());
-    Refusal { status, reason }
+    (status, Some(reason.into()))
 }
 
 fn bad_request(reason: impl Into<String>) -> Refusal {
@@ -147,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_name_outside_the_list_is_refused_with_the_cause() {
-        let reason = |name| check_name("x", name).unwrap_err().reason.unwrap();
+        let reason = |name| check_name("x", name).unwrap_err().1.unwrap();
         assert_eq!(reason(""), "x must not be empty");
         assert_eq!(reason("a/b"), "x must not contain '/'");
         assert_eq!(reason("ä"), r"x must not contain '\u{e4}'");

@@ -44,11 +44,7 @@ impl Postgres {
 
     /// A cluster for one test, which may crash it.
     pub async fn start() -> Self {
-        Self::start_with(Settings {
-            max_connections: 400,
-            ..Settings::default()
-        })
-        .await
+        Self::start_with(Settings::default()).await
     }
 
     pub async fn start_with(settings: Settings) -> Self {

@@ -13,7 +13,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -28,39 +27,25 @@ const PORTS: Range<u16> = 20_000..30_000;
 const PORT_ATTEMPTS: u32 = 20;
 /// Ten times as long as a slow machine needs for a step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
-const ESCAPED_IN_URLS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Commits wait for the disk, for measurements. Otherwise a crash of the machine may lose everything, but a crash of
     /// the server loses nothing.
     pub is_durable: bool,
-    pub max_connections: u16,
     /// Further settings of the server, which override the cluster's own.
     pub server_settings: BTreeMap<String, String>,
     /// Files for the data directory, written before the server first starts. Only the server can read the files.
     pub data_files: BTreeMap<String, String>,
     /// Further variables of the server's environment.
-    pub environment: Vec<(String, String)>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            is_durable: false,
-            max_connections: 200,
-            server_settings: BTreeMap::new(),
-            data_files: BTreeMap::new(),
-            environment: Vec::new(),
-        }
-    }
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Settings {
     fn server_arguments(&self) -> Vec<String> {
-        let max_connections = format!("max_connections={}", self.max_connections);
         let mut settings = vec![
-            &*max_connections,
+            // For the workers and tests that share a cluster.
+            "max_connections=400",
             "listen_addresses=127.0.0.1",
             "shared_buffers=64MB",
             // Files in the cluster's directory, so that they are removed even after a crash.
@@ -200,7 +185,6 @@ impl ThrowawayPostgres {
     /// The URL of a database for the superuser.
     pub fn url(&self, database: &str) -> String {
         let Self { port, password, .. } = self;
-        let database = utf8_percent_encode(database, ESCAPED_IN_URLS);
         // A PGSSLMODE in the environment can't demand the TLS that this server does not have.
         format!("postgres://postgres:{password}@127.0.0.1:{port}/{database}?sslmode=disable")
     }
@@ -230,9 +214,8 @@ impl ThrowawayPostgres {
 
     /// Makes an empty database, and returns its URL.
     pub async fn create_database(&self, name: &str) -> anyhow::Result<String> {
-        let statement = format!("CREATE DATABASE \"{}\"", name.replace('"', "\"\""));
         let mut connection = PgConnection::connect(&self.admin_url()).await?;
-        sqlx::query(AssertSqlSafe(statement))
+        sqlx::query(AssertSqlSafe(format!("create database {name}")))
             .execute(&mut connection)
             .await?;
         connection.close().await?;
@@ -243,13 +226,7 @@ impl ThrowawayPostgres {
     pub fn program(&self, name: &str) -> PathBuf {
         let server = self.installation.bindir.join("postgres");
         // Packages may link the server alone from another directory.
-        let server = server.canonicalize().unwrap_or(server);
-        let program = server.with_file_name(name);
-        if program.is_file() {
-            program
-        } else {
-            name.into()
-        }
+        server.canonicalize().unwrap_or(server).with_file_name(name)
     }
 
     /// Stops a running server as a crash would: connections break, and nothing is cleaned up.

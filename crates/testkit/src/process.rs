@@ -31,18 +31,12 @@ pub fn worker_binary() -> PathBuf {
 /// A command that does not inherit settings of the worker or of a proxy: a setting would change the result of a test,
 /// and a proxy would receive the test's calls.
 pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
-    const SETTINGS: [&str; 6] = [
-        "AGORA_",
-        "WORKER_",
-        "DATABASE_URL",
-        "PG",
-        "SIMULATOR_",
-        "OTEL_",
-    ];
+    const SETTINGS: &str = "AGORA_ WORKER_ DATABASE_URL PG SIMULATOR_ OTEL_";
     let mut command = Command::new(program);
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
-        let is_setting = SETTINGS.iter().any(|prefix| name.starts_with(prefix))
+        let mut prefixes = SETTINGS.split(' ');
+        let is_setting = prefixes.any(|prefix| name.starts_with(prefix))
             || name.to_ascii_lowercase().ends_with("_proxy");
         // The path of PostgreSQL's programs is a property of the machine.
         if is_setting && name != "WORKER_PG_BINDIR" {
@@ -238,8 +232,7 @@ impl Running {
 
     /// Waits until the process has logged an event, such as `worker_started`.
     pub async fn until_logged(&self, event: &str) {
-        let log = &self.stderr;
-        let logged = comes_true(PATIENCE, async || !log_lines(&log.text(), event).is_empty()).await;
+        let logged = comes_true(PATIENCE, async || self.logged(event) > 0).await;
         assert!(logged, "`{}` has not logged {event}", self.name);
     }
 
@@ -249,9 +242,9 @@ impl Running {
 
     pub fn log_line(&self, event: &str) -> String {
         let log = self.stderr.text();
-        let lines = log_lines(&log, event);
-        let line = lines.first().unwrap_or_else(|| panic!("no {event}: {log}"));
-        (*line).to_owned()
+        let line = log_lines(&log, event).first().copied();
+        line.unwrap_or_else(|| panic!("no {event}: {log}"))
+            .to_owned()
     }
 
     pub async fn until_printed(&self, text: &str) {

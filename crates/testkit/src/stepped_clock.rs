@@ -42,24 +42,21 @@ impl SteppedClock {
     }
 
     /// The environment of a program with this clock. Its monotonic clock stays true, as when a real clock is set.
-    pub fn environment(&self) -> Vec<(String, String)> {
-        let text = |path: PathBuf| path.to_string_lossy().into_owned();
-        [
-            ("LD_PRELOAD", text(self.library.clone())),
-            ("FAKETIME_TIMESTAMP_FILE", text(self.file())),
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("LD_PRELOAD", self.library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
             // With a cache, the processes of a server would see a step up to a second apart.
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
         ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
     }
 
     /// Gives a worker this clock.
     pub fn govern(&self, worker: Worker) -> Worker {
         let environment = self.environment().into_iter();
-        environment.fold(worker, |worker, (name, value)| worker.env(&name, &value))
+        environment.fold(worker, |worker, (name, value)| worker.env(name, &value))
     }
 
     fn file(&self) -> PathBuf {

@@ -87,7 +87,6 @@ impl World {
         }
     }
 
-    /// A worker command that needs only the database.
     pub fn command(&self, arguments: &[&str]) -> Worker {
         Worker::new(arguments).env("DATABASE_URL", &self.url)
     }
@@ -182,7 +181,6 @@ impl World {
             .expect("attempts")
     }
 
-    /// The number of messages that satisfy an SQL condition.
     pub async fn count(&self, condition: &str) -> i64 {
         self.ask(&format!(
             "select count(*) from signaling.outbox where {condition}"
@@ -190,7 +188,6 @@ impl World {
         .await
     }
 
-    /// The result of a statement with one row and one column.
     pub async fn ask<T: Scalar>(&self, statement: &str) -> T {
         sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
             .fetch_one(&self.pool)
@@ -213,7 +210,6 @@ impl World {
         .await
     }
 
-    /// Executes a statement in a transaction that stays open, for example to keep a lock.
     pub async fn open_transaction(&self, statement: &str) -> Transaction<'static, Postgresql> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
@@ -250,7 +246,6 @@ impl World {
             .await;
     }
 
-    /// Waits until the app `default` has a lane with this condition.
     pub async fn until_lane(&self, condition: &str) {
         self.until_true(&format!(
             "select exists (select from signaling.lane where app = 'default' and {condition})"
@@ -273,7 +268,6 @@ impl World {
         .await;
     }
 
-    /// Waits until this number of messages, or more, is sent.
     pub async fn until_sent(&self, count: i64) {
         self.until_true(&format!(
             "select count(*) >= {count} from signaling.outbox where status = 'message_sent'"
@@ -281,19 +275,16 @@ impl World {
         .await;
     }
 
-    /// Asserts that this number of messages was sent in the first attempt.
     pub async fn assert_sent_once(&self, count: i64) {
         let sent_once = "status = 'message_sent' and attempts = 1";
         assert_eq!(self.count(sent_once).await, count, "{sent_once}");
     }
 
-    /// Asserts that the API accepted this number of messages, each in one call.
     pub fn assert_no_repeats(&self, count: u64) {
         let seen = self.seen();
         assert_eq!((seen.calls, seen.duplicates), (count, 0), "{seen:?}");
     }
 
-    /// Inserts a peer message with these columns, and waits until the message is final.
     pub async fn deliver(&self, columns: Value) -> (i64, Row) {
         let id = self.insert(peer(columns)).await;
         (id, self.until_final(id).await)
@@ -333,16 +324,15 @@ impl World {
     }
 
     pub async fn until_accepted(&self, count: u64) {
-        self.until_seen(|seen| seen.accepted >= count).await;
+        let seen = self.simulator.ledger();
+        let accepted = seen.wait_until(PATIENCE, |seen| seen.accepted >= count);
+        accepted.await.expect("accepted messages");
     }
 
     pub async fn until_calls(&self, count: u64) {
-        self.until_seen(|seen| seen.calls >= count).await;
-    }
-
-    async fn until_seen(&self, condition: impl Fn(&Summary) -> bool) {
-        let seen = self.simulator.ledger().wait_until(PATIENCE, condition);
-        seen.await.expect("the API's calls");
+        let seen = self.simulator.ledger();
+        let called = seen.wait_until(PATIENCE, |seen| seen.calls >= count);
+        called.await.expect("calls");
     }
 
     pub fn set_faults(&self, rules: &[&str]) {
@@ -399,7 +389,6 @@ pub fn app_table(alias: &str, lines: &str) -> String {
     )
 }
 
-/// An API key and its secret as the only accepted credentials.
 pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
     vec![Credential::Key {
         api_key: api_key.to_owned(),

@@ -62,7 +62,6 @@ async fn insert_messages_of_every_outcome(world: &World) {
         "drop:destination=once",
         "504:destination=gateway,first_calls=1",
     ]);
-    world.simulator.behaviour().offline_prefix = "offline".into();
     world.insert_many(40).await;
     for destination in ["later", "slower", "never", "dropped", "gateway"] {
         world
