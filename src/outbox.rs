@@ -46,7 +46,7 @@ pub(crate) use schema::{
 };
 pub(crate) use servers::{DatabaseSource, HostState};
 pub(crate) use stats::MinuteStats;
-pub(crate) use workers::{AppReport, WorkerIdentity};
+pub(crate) use workers::AppReport;
 
 fn interval(duration: Duration) -> PgInterval {
     PgInterval {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Finding;
 use crate::message::Message;
 use crate::outbox::{Outbox, Refusal, SlotReservation};
-use crate::outcome::{self, Acceptance, Outcome};
+use crate::outcome::{self, Outcome};
 use crate::pace::clock::Moment;
 use crate::pace::{PermitTerms, SendPermit};
 use crate::signaling::{CallFailure, Client, Response};
@@ -131,14 +131,12 @@ impl Probe<'_> {
 
 fn judge(call: &Result<Response, CallFailure>, took: Duration) -> Finding {
     let took = took.as_millis();
+    let accepted = |what: &str| Finding::ok(SUBJECT, format!("{what}, after {took} ms"));
     let (found, advice) = match outcome::classify(call) {
-        Outcome::Accepted(taken) => {
-            let what = match taken {
-                Acceptance::Sent => "the API accepted the message",
-                Acceptance::Delivered => "the recipient has the message",
-                Acceptance::Offline => "the API accepted the message, and the recipient is offline",
-            };
-            return Finding::ok(SUBJECT, format!("{what}, after {took} ms"));
+        Outcome::MessageSent => return accepted("the API accepted the message"),
+        Outcome::MessageDelivered => return accepted("the recipient has the message"),
+        Outcome::MessageOffline => {
+            return accepted("the API accepted the message, and the recipient is offline");
         }
         Outcome::Unauthorized => (
             "the API refuses the credentials",

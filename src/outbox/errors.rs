@@ -36,12 +36,6 @@ pub(super) fn is_login_refused(error: &sqlx::Error) -> bool {
             && postgres_error(error).is_some_and(|e| e.message().contains("authentication failed"))
 }
 
-/// True if the same statement fails again with the same data: data exceptions (class 22), integrity violations (23) and
-/// errors that a trigger raises (P0).
-pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
-    is_of_class(error, &["22", "23", "P0"])
-}
-
 /// True if a trigger or a constraint may have refused one row of a statement, with any code that its author chose. The
 /// functions then find the row, by `one_by_one`. Keep the rule equal to that of `signaling.is_refusal`.
 pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {

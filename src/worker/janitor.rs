@@ -27,7 +27,7 @@ const MIN_TURN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_TURN_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(process: Arc<Process>) {
-    let Some(retention) = process.retention else {
+    let Some(retention) = process.shared.config.retention else {
         return std::future::pending().await;
     };
     let worker = Uuid::new_v4();
@@ -44,35 +44,36 @@ pub(super) async fn run(process: Arc<Process>) {
         }
         let began = Instant::now();
         let outbox = &process.shared.outbox;
-        let deletion = outbox.delete_finished(worker, retention, &timeout, one_by_one);
-        let deletion = deletion.await;
-        one_by_one = !one_by_one && deletion.as_ref().is_err_and(is_timeout);
-        let pause = match &deletion {
-            Ok(deletion) => match deletion.next_in {
-                Some(next_in) => next_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE),
-                None => (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE),
-            },
-            Err(_) => ERROR_PAUSE,
+        let deleting = outbox.delete_finished(worker, retention, &timeout, one_by_one);
+        let pause = match deleting.await {
+            Ok(Deletion { deleted, next_in }) => {
+                failures.succeeded();
+                one_by_one = false;
+                if deleted > 0 {
+                    tracing::info!(
+                        event = "messages_deleted",
+                        deleted,
+                        retention = %humantime::format_duration(retention),
+                        "finished messages that were old enough are deleted"
+                    );
+                }
+                let after_batch = (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE);
+                next_in.map_or(after_batch, |next_in| {
+                    next_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
+                })
+            }
+            Err(error) => {
+                one_by_one = !one_by_one && is_timeout(&error);
+                if failures.failed() {
+                    tracing::warn!(
+                        event = "deletion_failed",
+                        error = database_error_text(&error),
+                        "old messages can't be deleted: tried again later"
+                    );
+                }
+                ERROR_PAUSE
+            }
         };
-        if let Ok(Deletion {
-            deleted: deleted @ 1..,
-            ..
-        }) = deletion
-        {
-            tracing::info!(
-                event = "messages_deleted",
-                deleted,
-                retention = %humantime::format_duration(retention),
-                "finished messages that were old enough are deleted"
-            );
-        }
-        if let Some(error) = failures.observe(deletion) {
-            tracing::warn!(
-                event = "deletion_failed",
-                error = database_error_text(&error),
-                "old messages can't be deleted: tried again later"
-            );
-        }
         tokio::time::sleep(pause).await;
     }
 }

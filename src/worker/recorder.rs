@@ -16,9 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::lane::{CapacityPermit, Lane, Shared};
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{
-    AdaptiveTimeout, Record, RecordResult, Recorded, is_data_error, is_timeout, may_be_refusal,
-};
+use crate::outbox::{AdaptiveTimeout, Record, RecordResult, Recorded, is_timeout, may_be_refusal};
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 
@@ -85,9 +83,8 @@ impl Recorder {
         // The batch of a panicked run. If a record makes the recorder panic again, the recorder gives up that record only:
         // the lease ends, and the message counts as lost.
         while let Some(delivered) = work.batch.pop() {
-            let records = vec![delivered.record.clone()];
-            let results = self.write(records, &mut false).await;
-            if let Some(&result) = results.first() {
+            let records = [delivered.record.clone()];
+            if let [result] = *self.write(&records, &mut false).await {
                 apply_result(delivered, result, &mut work.locked);
             }
         }
@@ -113,7 +110,8 @@ impl Recorder {
             let retried = work.locked.len().min(MAX_LOCKED);
             work.batch.extend(work.locked.drain(..retried));
             let records = work.batch.iter().map(|delivered| delivered.record.clone());
-            let results = self.write(records.collect(), &mut work.one_by_one).await;
+            let records: Vec<_> = records.collect();
+            let results = self.write(&records, &mut work.one_by_one).await;
             // Pops one at a time, so that a panic here leaves the other records in the batch.
             work.batch.reverse();
             for result in results {
@@ -126,17 +124,29 @@ impl Recorder {
 
     /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
     /// that the database refuses: the lease ends, and the message counts as lost.
-    async fn write(&self, mut records: Vec<Record>, one_by_one: &mut bool) -> Vec<RecordResult> {
-        let mut has_texts = true;
+    async fn write(&self, records: &[Record], one_by_one: &mut bool) -> Vec<RecordResult> {
+        let Shared { outbox, config, .. } = &*self.shared;
         let mut pause = RETRY_PAUSE;
         loop {
-            let error = match self.try_write(&records, *one_by_one).await {
+            for record in records {
+                panic_point("recorder", record.id);
+            }
+            let recording = outbox.record(records, &config.name, &self.timeout, *one_by_one);
+            tokio::pin!(recording);
+            let recorded = match tokio::time::timeout(LAG_AFTER, &mut recording).await {
+                Ok(recorded) => recorded,
+                Err(_) => {
+                    self.mark_lagging();
+                    recording.await
+                }
+            };
+            let error = match recorded {
                 Ok(recorded) => {
                     self.shared.recorder_lag.send_replace(None);
                     if self.failures.succeeded() {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
-                    self.log_results(&records, &recorded);
+                    self.log_results(records, &recorded);
                     *one_by_one &= recorded.results.contains(&RecordResult::Locked);
                     return recorded.results;
                 }
@@ -144,12 +154,6 @@ impl Recorder {
             };
             if !*one_by_one && may_be_refusal(&error) {
                 *one_by_one = true;
-                continue;
-            }
-            // The encoding of the database can't store a text.
-            if has_texts && is_data_error(&error) {
-                has_texts = false;
-                records = records.iter().map(Record::without_texts).collect();
                 continue;
             }
             // A function of the application may delay one record, and all others of the statement with it.
@@ -166,24 +170,6 @@ impl Recorder {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
         }
-    }
-
-    async fn try_write(
-        &self,
-        records: &[Record],
-        one_by_one: bool,
-    ) -> Result<Recorded, sqlx::Error> {
-        for record in records {
-            panic_point("recorder", record.id);
-        }
-        let Shared { outbox, name, .. } = &*self.shared;
-        let recording = outbox.record(records, name, &self.timeout, one_by_one);
-        tokio::pin!(recording);
-        if let Ok(recorded) = tokio::time::timeout(LAG_AFTER, &mut recording).await {
-            return recorded;
-        }
-        self.mark_lagging();
-        recording.await
     }
 
     /// Keeps lanes from claiming until records are written again.

@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CallRecord {
     pub(crate) sent_at: DbTime,
     pub(crate) duration: Duration,
@@ -77,19 +77,6 @@ impl Record {
             status: Some(status),
             error: Some(error),
             ..Self::release(claimed)
-        }
-    }
-
-    /// The record without texts, for a database that can't store one of them.
-    pub(crate) fn without_texts(&self) -> Self {
-        Self {
-            error: None,
-            call: self.call.clone().map(|call| CallRecord {
-                request_id: None,
-                evidence: None,
-                ..call
-            }),
-            ..*self
         }
     }
 
