@@ -133,12 +133,12 @@ impl Recorder {
             }
             let recording = outbox.record(records, &config.name, &self.timeout, *one_by_one);
             tokio::pin!(recording);
-            let recorded = match tokio::time::timeout(LAG_AFTER, &mut recording).await {
-                Ok(recorded) => recorded,
-                Err(_) => {
-                    self.mark_lagging();
-                    recording.await
-                }
+            let soon = tokio::time::timeout(LAG_AFTER, &mut recording).await;
+            let recorded = if let Ok(recorded) = soon {
+                recorded
+            } else {
+                self.mark_lagging();
+                recording.await
             };
             let error = match recorded {
                 Ok(recorded) => {
