@@ -163,7 +163,7 @@ impl Services {
         let worker = tokio::spawn(worker::run(
             worker_config(args, &simulator.base_url())?,
             Arc::clone(&outbox),
-            Arc::clone(&state.liveness),
+            Arc::clone(&state.lanes),
             stopping.clone(),
         ));
         Ok(Self {

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::outbox::Outbox;
-use crate::worker::Liveness;
+use crate::worker::OpenLanes;
 use auth::OpsToken;
 use health::DatabaseChecks;
 pub(crate) use server::OpsServer;
@@ -29,7 +29,7 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(crate) struct OpsState {
     /// Empty until the worker has reached the database.
     pub(crate) outbox: Arc<OnceLock<Arc<Outbox>>>,
-    pub(crate) liveness: Arc<Liveness>,
+    pub(crate) lanes: Arc<OpenLanes>,
     pub(crate) shutdown: CancellationToken,
     /// Why a worker that starts still waits for its database.
     pub(crate) waiting_for: Arc<Mutex<Option<String>>>,

@@ -39,13 +39,13 @@ pub(crate) use pool::{
 };
 pub(crate) use queue::*;
 pub(crate) use read::*;
-pub(crate) use retention::{Deletion, MIN_RETENTION};
+pub(crate) use retention::MIN_RETENTION;
 pub(crate) use schema::{
     Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names, object_count,
 };
 pub(crate) use servers::HostState;
 pub(crate) use stats::MinuteStats;
-pub(crate) use workers::{AppReport, WorkerIdentity};
+pub(crate) use workers::AppReport;
 
 fn interval(duration: Duration) -> PgInterval {
     PgInterval {

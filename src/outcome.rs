@@ -8,12 +8,17 @@ use sqlx::FromRow;
 use crate::pace::DbTime;
 use crate::signaling::{CallFailure, Response, ResponseBody};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The result of an attempt. The names are values of the metrics and of the attempt's column `outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub(crate) enum Outcome {
-    Accepted(Acceptance),
+    MessageSent,
+    MessageDelivered,
+    MessageOffline,
     /// HTTP 500: the call had no effect.
     Transient,
     /// No connection, or a response that only a gateway gives. The call had no effect and says nothing about the message.
+    #[strum(serialize = "transient")]
     Unserved,
     /// HTTP 429: the limit of the app, or of one destination.
     Throttled,
@@ -24,13 +29,6 @@ pub(crate) enum Outcome {
     Ambiguous,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Acceptance {
-    Sent,
-    Delivered,
-    Offline,
-}
-
 /// Classifies a call by the documentation (Messaging REST API, "Status code" and "Response body parameters").
 pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     let response = match call {
@@ -39,7 +37,7 @@ pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
         Err(CallFailure::TimedOut(_) | CallFailure::Broken(_)) => return Outcome::Ambiguous,
     };
     match response.status {
-        200 => acceptance(&response.body).map_or(Outcome::Ambiguous, Outcome::Accepted),
+        200 => acceptance(&response.body).unwrap_or(Outcome::Ambiguous),
         // "Parameters incorrect", not JSON, illegal content: another call with the same message fails, too.
         400 | 415 | 435 => Outcome::Rejected,
         401 | 403 => Outcome::Unauthorized,
@@ -56,7 +54,7 @@ pub(crate) fn classify(call: &Result<Response, CallFailure>) -> Outcome {
     }
 }
 
-fn acceptance(body: &ResponseBody) -> Option<Acceptance> {
+fn acceptance(body: &ResponseBody) -> Option<Outcome> {
     let ResponseBody::Object { result, code, .. } = body else {
         return None;
     };
@@ -64,12 +62,12 @@ fn acceptance(body: &ResponseBody) -> Option<Acceptance> {
         return None;
     }
     match code.as_deref() {
-        Some("message_sent") => Some(Acceptance::Sent),
-        Some("message_delivered") => Some(Acceptance::Delivered),
+        Some("message_sent") => Some(Outcome::MessageSent),
+        Some("message_delivered") => Some(Outcome::MessageDelivered),
         // An older page of the vendor has the code peer_offline.
-        Some("message_offline" | "peer_offline") => Some(Acceptance::Offline),
+        Some("message_offline" | "peer_offline") => Some(Outcome::MessageOffline),
         // The success of a channel message has no code.
-        _ => result.is_some().then_some(Acceptance::Sent),
+        _ => result.is_some().then_some(Outcome::MessageSent),
     }
 }
 
@@ -96,7 +94,7 @@ pub(crate) fn describe(call: &Result<Response, CallFailure>) -> String {
 }
 
 /// A final value of the column `status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum FinalStatus {
     MessageSent,
@@ -186,9 +184,9 @@ pub(crate) fn next(
     give_up_after: Duration,
 ) -> Next {
     let final_status = match outcome {
-        Outcome::Accepted(Acceptance::Sent) => FinalStatus::MessageSent,
-        Outcome::Accepted(Acceptance::Delivered) => FinalStatus::MessageDelivered,
-        Outcome::Accepted(Acceptance::Offline) => FinalStatus::MessageOffline,
+        Outcome::MessageSent => FinalStatus::MessageSent,
+        Outcome::MessageDelivered => FinalStatus::MessageDelivered,
+        Outcome::MessageOffline => FinalStatus::MessageOffline,
         Outcome::Rejected => FinalStatus::Failed,
         Outcome::Ambiguous if policy.at_most_once => FinalStatus::Unknown,
         Outcome::Throttled
@@ -211,16 +209,14 @@ pub(crate) fn next(
 }
 
 impl Outcome {
+    pub(crate) fn is_accepted(self) -> bool {
+        use Outcome::{MessageDelivered, MessageOffline, MessageSent};
+        matches!(self, MessageSent | MessageDelivered | MessageOffline)
+    }
+
     /// The value of the attempt's column `outcome`. An accepted attempt has no row.
-    pub(crate) fn attempt_outcome(self) -> Option<&'static str> {
-        match self {
-            Self::Accepted(_) => None,
-            Self::Transient | Self::Unserved => Some("transient"),
-            Self::Throttled => Some("throttled"),
-            Self::Rejected => Some("rejected"),
-            Self::Unauthorized => Some("unauthorized"),
-            Self::Ambiguous => Some("ambiguous"),
-        }
+    pub(crate) fn failure(self) -> Option<&'static str> {
+        (!self.is_accepted()).then(|| self.into())
     }
 }
 
@@ -244,24 +240,21 @@ mod tests {
 
     #[test]
     fn each_documented_answer_means_what_the_documentation_says() {
-        use Acceptance::{Delivered, Offline, Sent};
-        use Outcome::{Accepted, Ambiguous, Throttled, Unauthorized};
+        use Outcome::{Ambiguous, MessageDelivered, MessageOffline, MessageSent};
+        use Outcome::{Throttled, Unauthorized};
         let cases = [
-            (
-                r#"{"result":"success","code":"message_sent"}"#,
-                Accepted(Sent),
-            ),
+            (r#"{"result":"success","code":"message_sent"}"#, MessageSent),
             (
                 r#"{"result":"success","code":"message_delivered"}"#,
-                Accepted(Delivered),
+                MessageDelivered,
             ),
-            (r#"{"code":"message_offline"}"#, Accepted(Offline)),
+            (r#"{"code":"message_offline"}"#, MessageOffline),
             (
                 r#"{"result":"success","code":"peer_offline"}"#,
-                Accepted(Offline),
+                MessageOffline,
             ),
-            (r#"{"result":"success"}"#, Accepted(Sent)),
-            ("\u{feff}{\"result\":\"success\"}", Accepted(Sent)),
+            (r#"{"result":"success"}"#, MessageSent),
+            ("\u{feff}{\"result\":\"success\"}", MessageSent),
             (r#"{"result":"failed","code":"message_sent"}"#, Ambiguous),
             (r#"{"result":"failed"}"#, Ambiguous),
             ("{}", Ambiguous),
@@ -446,14 +439,14 @@ mod tests {
         #[test]
         fn random_bytes_never_count_as_success(status: u16, body: Vec<u8>) {
             let call = Ok(Response::read(status, &HeaderMap::new(), Ok(&body), &EchoFilter::default()));
-            prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
+            prop_assert!(!classify(&call).is_accepted());
             prop_assert!(describe(&call).len() < 2_000);
         }
 
         #[test]
         fn only_a_200_can_be_a_success(status in (0_u16..1_000).prop_filter("not 200", |s| *s != 200)) {
             let call = response(status, r#"{"result":"success","code":"message_sent"}"#);
-            prop_assert!(!matches!(classify(&call), Outcome::Accepted(_)));
+            prop_assert!(!classify(&call).is_accepted());
         }
     }
 }

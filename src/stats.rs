@@ -107,7 +107,7 @@ impl Stats {
         }
         match outcome {
             // The final status of the message counts the call.
-            Outcome::Accepted(_) => {}
+            Outcome::MessageSent | Outcome::MessageDelivered | Outcome::MessageOffline => {}
             Outcome::Transient | Outcome::Unserved => self.calls_transient += 1,
             Outcome::Throttled => self.calls_throttled += 1,
             Outcome::Rejected => self.calls_rejected += 1,

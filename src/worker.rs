@@ -5,10 +5,10 @@
 mod claim_loop;
 mod clock_follower;
 mod delivery;
+mod heartbeat;
 mod janitor;
 mod lane;
 mod listener;
-mod liveness;
 mod panic_point;
 mod poller;
 mod recorder;
@@ -18,11 +18,10 @@ mod schema_watch;
 mod stats_flusher;
 
 use std::hash::RandomState;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use futures_util::{TryStreamExt, stream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -32,7 +31,7 @@ use uuid::Uuid;
 
 use crate::config::{UsageError, WorkerConfig};
 use crate::error_text::database_error_text;
-use crate::outbox::{Outbox, SchemaError, WorkerIdentity, is_outage};
+use crate::outbox::{Outbox, SchemaError, is_outage};
 use crate::sanitize;
 use crate::telemetry::failure_log::FailureLog;
 use claim_loop::ClaimLoop;
@@ -40,10 +39,9 @@ pub(crate) use clock_follower::CLOCK_STEPS;
 pub(crate) use lane::Lane;
 use lane::Shared;
 pub(crate) use lane::stats::{CALL_DURATION, CALLS, MESSAGES_FINISHED, QUEUE_WAIT, SLOTS_MISSED};
-pub(crate) use liveness::Liveness;
 use recorder::Recorder;
 pub(crate) use restart::TASK_PANICS;
-use restart::{register_counters, restart_after_panics};
+use restart::{count_panics, restart_after_panics};
 
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
 const MAX_LOGGED_ALIASES_CHARS: usize = 500;
@@ -52,18 +50,8 @@ const LAST_STATEMENTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
 const OPENED_AT_ONCE: usize = 4;
 
-/// The tasks that a shutdown interrupts.
-const BACKGROUND_TASKS: [(&str, BackgroundTask); 5] = [
-    ("clock_follower", |process| {
-        Box::pin(clock_follower::run(process))
-    }),
-    ("listener", |process| Box::pin(listener::run(process))),
-    ("poller", |process| Box::pin(poller::run(process))),
-    ("reporter", |process| Box::pin(reporter::run(process))),
-    ("janitor", |process| Box::pin(janitor::run(process))),
-];
-
-type BackgroundTask = fn(Arc<Process>) -> BoxFuture<'static, ()>;
+/// The lanes, for the ops server. Empty until they are open.
+pub(crate) type OpenLanes = OnceLock<Vec<Arc<Lane>>>;
 
 /// Why a worker can't start, or did not stop gracefully.
 #[derive(Debug, thiserror::Error)]
@@ -94,8 +82,7 @@ struct Process {
     /// In the order of their apps.
     lanes: Vec<Arc<Lane>>,
     /// The same after a restart of the reporter. With a new one, this worker would count twice.
-    identity: WorkerIdentity,
-    retention: Option<Duration>,
+    id: Uuid,
 }
 
 impl Process {
@@ -112,26 +99,22 @@ impl Process {
 /// # Errors
 /// If the worker can't start, or if the drain timeout ends before all outcomes are recorded.
 pub(crate) async fn run(
-    config: WorkerConfig,
+    mut config: WorkerConfig,
     outbox: Arc<Outbox>,
-    liveness: Arc<Liveness>,
+    open: Arc<OpenLanes>,
     shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
+    let apps = std::mem::take(&mut config.apps);
     let shared = Arc::new(Shared {
         outbox,
-        name: config.name.clone(),
-        environment: config.environment.clone(),
-        timing: config.timing,
-        retry: config.retry,
+        config,
         listening: AtomicBool::new(false),
         recorder_lag: watch::Sender::new(None),
         database_failures: FailureLog::default(),
-        traces: config.traces,
         hasher: RandomState::new(),
         shutdown: shutdown.clone(),
     });
-    let lanes = config
-        .apps
+    let lanes = apps
         .into_iter()
         .map(|app| Lane::new(app, Arc::clone(&shared)));
     let mut lanes = lanes.collect::<Result<Vec<_>, UsageError>>()?;
@@ -140,31 +123,25 @@ pub(crate) async fn run(
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    let identity = WorkerIdentity {
-        id: Uuid::new_v4(),
-        name: config.name,
-        host: config.host,
-        environment: config.environment,
-        apps: lanes.iter().map(|lane| lane.app.clone()).collect(),
-    };
+    let apps: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
     tracing::info!(
         event = "worker_started",
-        worker = identity.name,
+        worker = shared.config.name,
         version = env!("CARGO_PKG_VERSION"),
-        apps = sanitize::text(&identity.apps.join(", "), MAX_LOGGED_ALIASES_CHARS),
+        apps = sanitize::text(&apps.join(", "), MAX_LOGGED_ALIASES_CHARS),
         pooler = shared.outbox.has_pooler(),
-        traces = shared.traces.is_some(),
+        traces = shared.config.traces.is_some(),
         "worker started"
     );
-    register_counters();
-    liveness.begin(&lanes);
+    // A process opens its lanes once.
+    open.set(lanes.clone()).ok();
     let process = Arc::new(Process {
         shared,
         lanes,
-        identity,
-        retention: config.retention,
+        id: Uuid::new_v4(),
     });
 
+    count_panics("delivery", 0);
     let deliveries = TaskTracker::new();
     let mut tasks = spawn_tasks(&process, &deliveries);
     // No task ends before the shutdown. If one ends all the same, the process shuts down gracefully, so that the recorder
@@ -176,20 +153,17 @@ pub(crate) async fn run(
         error = schema_watch::until_unusable(&process.shared.outbox) => Some(WorkerError::Schema(error)),
     };
     shutdown.cancel();
-    tracing::debug!(
-        event = "drain_started",
-        "stopping: claims nothing more, finishes what is in flight"
-    );
     let draining = async {
         while tasks.join_next().await.is_some() {}
         deliveries.close();
         deliveries.wait().await;
     };
-    let drained = tokio::time::timeout(config.drain_timeout, draining).await;
+    let drain_timeout = process.shared.config.drain_timeout;
+    let drained = tokio::time::timeout(drain_timeout, draining).await;
     let last_statements = async {
         stats_flusher::save(&process).await.ok();
         let outbox = &process.shared.outbox;
-        outbox.retire_worker(process.identity.id).await.ok();
+        outbox.retire_worker(process.id).await.ok();
     };
     let last_statements = tokio::time::timeout(LAST_STATEMENTS_TIMEOUT, last_statements);
     last_statements.await.ok();
@@ -200,7 +174,7 @@ pub(crate) async fn run(
     if drained.is_err() && unfinished > 0 {
         return Err(WorkerError::NotDrained {
             unfinished,
-            drain_timeout: config.drain_timeout,
+            drain_timeout,
         });
     }
     if let Some(error) = failed {
@@ -231,47 +205,59 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
             restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
         });
     }
-    for (task, run) in BACKGROUND_TASKS {
-        let process = Arc::clone(process);
-        tasks.spawn(async move {
-            let shutdown = process.shared.shutdown.clone();
-            let running = run_in_background(process, task, run);
-            shutdown.run_until_cancelled(running).await;
-        });
-    }
-    // A shutdown does not interrupt a save, because its stats are in no buffer any more.
-    let run: BackgroundTask = |process| Box::pin(stats_flusher::run(process));
-    tasks.spawn(run_in_background(Arc::clone(process), "stats_flusher", run));
+    spawn_interrupted(&mut tasks, process, "clock_follower", clock_follower::run);
+    spawn_interrupted(&mut tasks, process, "listener", listener::run);
+    spawn_interrupted(&mut tasks, process, "poller", poller::run);
+    spawn_interrupted(&mut tasks, process, "reporter", reporter::run);
+    spawn_interrupted(&mut tasks, process, "janitor", janitor::run);
+    spawn_interrupted(&mut tasks, process, "queue_counter", stats_flusher::count);
+    let process = Arc::clone(process);
+    tasks.spawn(async move {
+        // A shutdown does not interrupt a save, because its stats are in no buffer any more.
+        let start = || stats_flusher::run(&process);
+        let shutdown = &process.shared.shutdown;
+        restart_after_panics("stats_flusher", None, shutdown, start, || ()).await;
+    });
     tasks
 }
 
-async fn run_in_background(process: Arc<Process>, task: &'static str, run: BackgroundTask) {
-    let start = || run(Arc::clone(&process));
-    restart_after_panics(task, None, &process.shared.shutdown, start, || ()).await;
+/// Spawns a task that the shutdown interrupts.
+fn spawn_interrupted<T: Future<Output = ()> + Send + 'static>(
+    tasks: &mut JoinSet<()>,
+    process: &Arc<Process>,
+    task: &'static str,
+    run: fn(Arc<Process>) -> T,
+) {
+    let process = Arc::clone(process);
+    tasks.spawn(async move {
+        let start = || run(Arc::clone(&process));
+        let shutdown = &process.shared.shutdown;
+        let running = restart_after_panics(task, None, shutdown, start, || ());
+        shutdown.run_until_cancelled(running).await;
+    });
 }
 
 /// Makes sure that each app has its lane. Retries while the database is unavailable.
 async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
-    let failures = FailureLog::default();
+    let failures = &FailureLog::default();
+    let open = |lane: Arc<Lane>| async move {
+        while let Err(error) = lane.open(false).await {
+            if !is_outage(&error) {
+                return Err(error.into());
+            }
+            if failures.failed() {
+                tracing::warn!(
+                    event = "lane_open_failed",
+                    app = lane.app,
+                    error = database_error_text(&error),
+                    "the lane can't be opened: trying again until it can"
+                );
+            }
+            tokio::time::sleep(DATABASE_RETRY).await;
+        }
+        Ok(())
+    };
     stream::iter(lanes.iter().cloned().map(Ok))
-        .try_for_each_concurrent(OPENED_AT_ONCE, |lane| open_lane(lane, &failures))
+        .try_for_each_concurrent(OPENED_AT_ONCE, open)
         .await
-}
-
-async fn open_lane(lane: Arc<Lane>, failures: &FailureLog) -> Result<(), WorkerError> {
-    while let Err(error) = lane.open(false).await {
-        if !is_outage(&error) {
-            return Err(error.into());
-        }
-        if failures.failed() {
-            tracing::warn!(
-                event = "lane_open_failed",
-                app = lane.app,
-                error = database_error_text(&error),
-                "the lane can't be opened: trying again until it can"
-            );
-        }
-        tokio::time::sleep(DATABASE_RETRY).await;
-    }
-    Ok(())
 }

@@ -156,7 +156,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         let worked = Box::pin(worker::run(
             config,
             Arc::clone(&outbox),
-            Arc::clone(&shown.liveness),
+            Arc::clone(&shown.lanes),
             shutdown.clone(),
         ))
         .await;

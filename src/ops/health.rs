@@ -14,7 +14,7 @@ use super::auth::Authenticated;
 use crate::error_text::database_error_text;
 use crate::outbox::{Outbox, SchemaError};
 use crate::sanitize;
-use crate::worker::Liveness;
+use crate::worker::OpenLanes;
 
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
@@ -36,8 +36,8 @@ pub(super) async fn readyz(
     State(state): State<OpsState>,
     Extension(Authenticated(is_authenticated)): Extension<Authenticated>,
 ) -> (StatusCode, String) {
-    let lag = state.liveness.recorder_lagging_since();
-    let lag = lag.map(|since| since.elapsed());
+    let lane = state.lanes.get().and_then(|lanes| lanes.first());
+    let lag = lane.and_then(|lane| lane.recorder_lag());
     let process = if state.shutdown.is_cancelled() {
         Err("shutting down: the worker claims no more messages".into())
     } else {
@@ -50,7 +50,7 @@ pub(super) async fn readyz(
         ("database", database),
         ("schema", schema),
         ("recorder", recorder(lag)),
-        ("lanes", lanes(&state.liveness, lag.is_some())),
+        ("lanes", lanes(&state.lanes, lag.is_some())),
     ] {
         if check.is_err() {
             status = StatusCode::SERVICE_UNAVAILABLE;
@@ -120,19 +120,15 @@ fn recorder(lag: Option<Duration>) -> Check {
     }
 }
 
-fn lanes(liveness: &Liveness, wait_for_recorder: bool) -> Check {
-    let lanes = liveness.lanes().ok_or("not open yet")?;
+fn lanes(open: &OpenLanes, wait_for_recorder: bool) -> Check {
+    let lanes = open.get().ok_or("not open yet")?;
     if wait_for_recorder {
         return Ok("waiting for the recorder");
     }
     for lane in lanes {
-        if let Some(beat) = lane.heartbeat.stuck() {
-            let (app, seconds) = (&lane.app, beat.at.elapsed().as_secs());
-            let error = beat.error.map(|error| format!(": {error}"));
-            let error = error.unwrap_or_default();
-            return Err(format!(
-                "no progress of the app {app} for {seconds} s{error}"
-            ));
+        if let Some(since) = lane.heartbeat.stuck_since() {
+            let (app, seconds) = (&lane.app, since.elapsed().as_secs());
+            return Err(format!("no progress of the app {app} for {seconds} s"));
         }
     }
     Ok("all make progress")

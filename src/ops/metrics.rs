@@ -73,7 +73,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse 
         apps = outbox.lanes().await.ok();
         is_up = apps.is_some() || health::has_responded_lately(outbox);
     }
-    for lane in state.liveness.lanes().unwrap_or_default() {
+    for lane in state.lanes.get().into_iter().flatten() {
         gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
     }
     counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());

@@ -4,15 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Outbox, column};
-
-#[derive(Debug, Clone)]
-pub(crate) struct WorkerIdentity {
-    pub(crate) id: Uuid,
-    pub(crate) name: String,
-    pub(crate) host: String,
-    pub(crate) environment: Option<String>,
-    pub(crate) apps: Vec<String>,
-}
+use crate::config::WorkerConfig;
 
 /// This worker's counters of one app, since the worker started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,23 +30,25 @@ impl Outbox {
     /// Registers that this worker is alive, with its counters. Returns the counters of the other workers of the same apps.
     pub(crate) async fn report_worker(
         &self,
-        worker: &WorkerIdentity,
+        id: Uuid,
+        config: &WorkerConfig,
+        served: Vec<String>,
         reports: &[AppReport],
     ) -> Result<Vec<OthersReport>, sqlx::Error> {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let call = call!(
             report_worker,
-            worker_id = worker.id,
-            name = worker.name.clone(),
+            worker_id = id,
+            name = config.name.clone(),
             version = env!("CARGO_PKG_VERSION"),
-            host = worker.host.clone(),
-            served = worker.apps.clone(),
+            host = config.host.clone(),
+            served = served,
             apps = column(reports, |report| report.app.clone()),
             accepted = column(reports, |report| count(report.accepted)),
             failed = column(reports, |report| count(report.failed)),
             doubting = column(reports, |report| report.is_doubting),
             aside_reasons = column(reports, |report| report.aside_reason.clone()),
-            environment = worker.environment.clone(),
+            environment = config.environment.clone(),
         );
         self.pool.call(call).await?.decode()
     }

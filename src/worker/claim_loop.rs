@@ -101,7 +101,7 @@ impl ClaimLoop {
             if waited.is_none() {
                 break;
             }
-            self.lane.polls.lock().busy();
+            self.lane.polls.lock().is_idle = false;
         }
         self.orphaned_claims.release(&self.lane).await;
     }
@@ -114,12 +114,12 @@ impl ClaimLoop {
             let now = Instant::now();
             match self.allowance(now) {
                 Allowance::Claim(messages) => {
-                    let free = lane.in_flight.max - lane.in_flight.count();
+                    let free = lane.in_flight.free();
                     if free > 0 {
                         return messages.min(free);
                     }
                     // Each message in flight is recorded by the end of its lease, unless the recorder lags.
-                    lane.heartbeat.beat(lane.shared.timing.lease());
+                    lane.heartbeat.beat(lane.shared.config.timing.lease());
                     lane.in_flight.changed.notified().await;
                 }
                 Allowance::Wait(until) => {
@@ -176,14 +176,14 @@ impl ClaimLoop {
             claim_id,
             max_messages: messages.min(MAX_MESSAGES),
             lookahead: self.lookahead.0,
-            lease: shared.timing.lease(),
-            claimed_by: &shared.name,
+            lease: shared.config.timing.lease(),
+            claimed_by: &shared.config.name,
             ended_before: self.lane.ended_before(),
             timeout: &self.timeout,
-            poll_interval: shared.timing.poll_interval * 2,
+            poll_interval: shared.config.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
-            environment: shared.environment.as_deref(),
+            environment: shared.config.environment.as_deref(),
             one_by_one: self.one_by_one,
         };
         let claimed = self.claim_past_refusals(request).await;
@@ -191,10 +191,8 @@ impl ClaimLoop {
         let batch = claimed.inspect_err(|error| {
             self.lane.outage_grace.lock().failed();
             self.lane.polls.lock().scan_soon();
-            let error_text = database_error_text(error);
-            self.lane.heartbeat.failed(error_text);
             if may_have_taken_effect(error) {
-                let lease = self.lane.shared.timing.lease();
+                let lease = self.lane.shared.config.timing.lease();
                 self.orphaned_claims.add(claim_id, lease);
             }
         })?;

@@ -1,19 +1,14 @@
 //! Reacts to steps of the database's clock: see [`SharedClock`](crate::pace::SharedClock).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics::counter;
 
 use super::Process;
-use super::lane::Lane;
 use super::panic_point::panic_point;
-use crate::error_text::database_error_text;
-use crate::telemetry::failure_log::FailureLog;
 
 /// Counts steps of the database's clock.
 pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(process: Arc<Process>) {
     let counter = counter!(CLOCK_STEPS);
@@ -36,37 +31,8 @@ pub(super) async fn run(process: Arc<Process>) {
         }
         if step.is_back() {
             for lane in &process.lanes {
-                set_messages_back(lane).await;
+                lane.set_messages_back().await;
             }
         }
-    }
-}
-
-/// Corrects the due times of messages that would otherwise wait for as long as the clock was set back.
-async fn set_messages_back(lane: &Lane) {
-    let failures = FailureLog::default();
-    loop {
-        let lease = lane.shared.timing.lease();
-        let corrected = lane.shared.outbox.set_messages_back(&lane.app, lease);
-        match corrected.await {
-            Ok(0) => return,
-            Ok(messages) => {
-                tracing::info!(
-                    event = "messages_set_back",
-                    app = lane.app,
-                    messages,
-                    "the due times of messages are corrected after the clock was set back"
-                );
-                return lane.clock_stepped();
-            }
-            Err(error) if failures.failed() => tracing::warn!(
-                event = "messages_set_back_failed",
-                app = lane.app,
-                error = database_error_text(&error),
-                "due times can't be corrected after the clock was set back, so messages may wait too long: trying again until the database answers"
-            ),
-            Err(_) => {}
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }

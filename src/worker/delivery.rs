@@ -14,7 +14,7 @@ use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
 use super::lane::{AttemptReport, CapacityPermit, Lane, OpenCall};
 use super::panic_point::panic_point;
 use super::recorder::Delivered;
-use super::restart::count_panic;
+use super::restart::count_panics;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
@@ -26,13 +26,32 @@ use crate::signaling::{
 /// Deliveries prepare at multiples of this time, so that the process wakes up once for several of them.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A call that only waits to be sent in its slot.
-struct Prepared<'lane> {
-    permit: SendPermit,
-    connection: Connection,
-    request: SignedRequest,
-    /// None if the call waits for its recipient.
-    open_call: Option<OpenCall<'lane>>,
+/// A call that only waits to be sent in its slot. No open call is counted if it waits for its recipient.
+type Prepared<'lane> = (
+    SendPermit,
+    Connection,
+    SignedRequest,
+    Option<OpenCall<'lane>>,
+);
+
+/// The reason why a message is not sent in its slot.
+enum Unsent {
+    /// The message goes back.
+    Released,
+    Ended(FinalStatus, String),
+    NoCredentials(CredentialError),
+    NotConnected(CallFailure),
+}
+
+impl From<CredentialError> for Unsent {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::OtherSender { .. } | CredentialError::SenderNotAHeader => {
+                Self::Ended(FinalStatus::Failed, error.to_string())
+            }
+            error => Self::NoCredentials(error),
+        }
+    }
 }
 
 /// The record, and a report if an attempt was made.
@@ -46,8 +65,8 @@ pub(super) async fn deliver(
     permit: CapacityPermit,
     records: mpsc::Sender<Delivered>,
 ) {
-    let attempt = attempt(&lane, &claimed, start_at, permit.is_over_share);
-    let finished = AssertUnwindSafe(attempt).catch_unwind().await;
+    let attempt = AssertUnwindSafe(attempt(&lane, &claimed, start_at));
+    let finished = attempt.catch_unwind().await;
     let (record, report) = finished.unwrap_or_else(|_| panicked(&lane, &claimed));
     let delivered = Delivered {
         record,
@@ -60,56 +79,36 @@ pub(super) async fn deliver(
     // At a shutdown the recorder waits for all senders, so this one must not wait for the lane's row.
     drop(records);
     match (report, claimed.probe()) {
-        (Some(report), _) => lane.write_transition(&report).await,
+        (Some(report), _) => lane.apply_transition(&report).await,
         (None, Some(probe)) => lane.release_probe(probe).await,
         (None, None) => {}
     }
 }
 
-async fn attempt(
-    lane: &Lane,
-    claimed: &Claimed,
-    start_at: DbTime,
-    is_over_share: bool,
-) -> Finished {
-    if is_over_share {
-        return (Record::release(claimed), None);
-    }
+async fn attempt(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Finished {
     let shutdown = &lane.shared.shutdown;
     let preparing = shutdown.run_until_cancelled(prepare(lane, claimed, start_at));
-    let prepared = match preparing.await {
-        Some(Ok(prepared)) => prepared,
-        Some(Err(finished)) => return *finished,
-        None => return (Record::release(claimed), None),
+    let prepared = preparing.await.unwrap_or(Err(Unsent::Released));
+    let (permit, connection, request, open_call) = match prepared {
+        Ok(prepared) => prepared,
+        Err(unsent) => return finish_unsent(lane, claimed, unsent),
     };
-    let sent_at = prepared.permit.starts_at();
-    let host = &lane.client.pools[prepared.connection.host];
-    let sending = lane
-        .client
-        .send(prepared.permit, prepared.connection, prepared.request);
-    let response = sending.await;
-    drop(prepared.open_call);
+    let sent_at = permit.starts_at();
+    let host = &lane.client.pools[connection.host];
+    let response = lane.client.send(permit, connection, request).await;
+    drop(open_call);
     finish(lane, claimed, sent_at, host, response)
 }
 
-/// Waits for the slot with a connection and a signed request. Fails if the message is not sent in this slot.
+/// Waits for the slot with a connection and a signed request.
 async fn prepare<'lane>(
     lane: &'lane Lane,
     claimed: &Claimed,
     start_at: DbTime,
-) -> Result<Prepared<'lane>, Box<Finished>> {
-    let released = || Box::new((Record::release(claimed), None));
-    let failed = |error: String| Box::new(ended(lane, claimed, FinalStatus::Failed, error));
+) -> Result<Prepared<'lane>, Unsent> {
     let message = &claimed.message;
-    let no_credentials = |error: CredentialError| match error {
-        CredentialError::OtherSender { .. } | CredentialError::SenderNotAHeader => {
-            failed(error.to_string())
-        }
-        error => Box::new(no_credentials(lane, claimed, &error)),
-    };
-    let credentials = &lane.client.app.credentials;
-    credentials.allow(&message.sender).map_err(no_credentials)?;
-    let clock = lane.shared.outbox.clock().get().ok_or_else(released)?;
+    lane.client.app.credentials.allow(&message.sender)?;
+    let clock = lane.shared.outbox.clock().get().ok_or(Unsent::Released)?;
     panic_point("before_call", claimed.id);
 
     let prepare_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
@@ -122,28 +121,19 @@ async fn prepare<'lane>(
     };
     // Without this, each message of a held lane would try to connect to an API that is unavailable.
     if terms.is_released(released_at(lane, claimed)) {
-        return Err(released());
+        return Err(Unsent::Released);
     }
     let is_measured = !message.wait_for_ack;
     let open_call = is_measured.then(|| lane.in_flight.begin_call(Instant::now()));
-    let connection = lane.client.connection().await.map_err(|failure| {
-        // No host can be connected, so the failure counts for the first one.
-        let (now, host) = (lane.shared.now(), &lane.client.pools[0]);
-        Box::new(finish(lane, claimed, now, host, Err(failure)))
-    })?;
-    let request = lane.client.prepare(message, &connection);
-    let request = request.map_err(no_credentials)?;
+    let connecting = lane.client.connection();
+    let connection = connecting.await.map_err(Unsent::NotConnected)?;
+    let request = lane.client.prepare(message, &connection)?;
     let clock = wait_until(start_at, lane, clock).await;
     match permit(lane, claimed, terms, &clock) {
-        Ok(permit) => Ok(Prepared {
-            permit,
-            connection,
-            request,
-            open_call,
-        }),
-        Err(finished) => {
+        Ok(permit) => Ok((permit, connection, request, open_call)),
+        Err(unsent) => {
             lane.client.pools[connection.host].put_back(connection);
-            Err(finished)
+            Err(unsent)
         }
     }
 }
@@ -153,16 +143,16 @@ fn permit(
     claimed: &Claimed,
     terms: PermitTerms,
     clock: &DbClock,
-) -> Result<SendPermit, Box<Finished>> {
+) -> Result<SendPermit, Unsent> {
     let now = Moment::now();
     let expires_at = claimed.policy.expires_at;
     if let Some(expires_at) = expires_at.filter(|at| *at <= clock.at(now.instant)) {
-        if expires_at <= lane.shared.steady_now() {
-            let error = "not sent before its expires_at".to_owned();
-            return Err(Box::new(ended(lane, claimed, FinalStatus::Expired, error)));
+        // If the clock was set, the time of expiry may lie ahead again.
+        if expires_at > lane.shared.steady_now() {
+            return Err(Unsent::Released);
         }
-        // The clock was set, so the time of expiry may lie ahead again.
-        return Err(Box::new((Record::release(claimed), None)));
+        let error = "not sent before its expires_at".to_owned();
+        return Err(Unsent::Ended(FinalStatus::Expired, error));
     }
     SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| {
         if late != Late::Released {
@@ -175,7 +165,7 @@ fn permit(
                 "slot missed: the message gets a new one"
             );
         }
-        Box::new((Record::release(claimed), None))
+        Unsent::Released
     })
 }
 
@@ -205,6 +195,35 @@ async fn sleep_until(at: Instant) {
     }
 }
 
+fn finish_unsent(lane: &Lane, claimed: &Claimed, unsent: Unsent) -> Finished {
+    match unsent {
+        Unsent::Released => (Record::release(claimed), None),
+        Unsent::Ended(status, error) => {
+            let record = Record::ended(claimed, status, error);
+            trace::record_span(lane, claimed, &record, None);
+            (record, None)
+        }
+        // The message goes back, because other workers may have valid credentials.
+        Unsent::NoCredentials(error) => {
+            let (error, probe) = (error.to_string(), claimed.probe());
+            let mut breaker = lane.breaker.lock();
+            let transition = breaker.no_credentials(&error, probe.is_some(), Instant::now());
+            let report = AttemptReport {
+                transition,
+                error,
+                probe,
+                ..AttemptReport::default()
+            };
+            (Record::release(claimed), Some(report))
+        }
+        // No host can be connected, so the failure counts for the first one.
+        Unsent::NotConnected(failure) => {
+            let (now, host) = (lane.shared.now(), &lane.client.pools[0]);
+            finish(lane, claimed, now, host, Err(failure))
+        }
+    }
+}
+
 /// Classifies the response, decides whose fault a failure is, and builds the record.
 fn finish(
     lane: &Lane,
@@ -221,10 +240,10 @@ fn finish(
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     lane.stats
         .called(now, outcome, was_sent.then_some(duration));
-    if let Some(waited) = queue_wait(claimed, sent_at) {
-        lane.stats.waited(now, waited);
+    if let Some(wanted_at) = claimed.wanted_at {
+        lane.stats.waited(now, sent_at.since(wanted_at));
     }
-    let error = (!matches!(outcome, Outcome::Accepted(_))).then(|| outcome::describe(&call));
+    let error = (!outcome.is_accepted()).then(|| outcome::describe(&call));
     let http_status = call.as_ref().ok().map(|response| response.status);
     let verdict = judge(lane, claimed, host.index, &call, outcome, error.as_deref());
     tracing::debug!(
@@ -234,7 +253,7 @@ fn finish(
         attempt = claimed.policy.attempts + claimed.policy.uncharged + 1,
         http_status,
         duration_ms = duration.as_millis(),
-        outcome = outcome.attempt_outcome().unwrap_or("accepted"),
+        outcome = outcome.failure().unwrap_or("accepted"),
         fault = verdict.fault.map(<&str>::from),
         charged = verdict.is_charged,
         "called"
@@ -246,7 +265,7 @@ fn finish(
         duration,
         http_status,
         request_id: call.ok().and_then(|response| response.request_id),
-        outcome: outcome.attempt_outcome(),
+        outcome: outcome.failure(),
         charged: verdict.is_charged,
         fault: verdict.fault,
         evidence: verdict.evidence,
@@ -270,16 +289,11 @@ fn next(
     is_charged: bool,
     retry_after: Duration,
 ) -> Next {
-    let retry = lane.shared.retry;
+    let retry = lane.shared.config.retry;
     let delay = retry.delay(claimed.policy.failures()).max(retry_after);
     let now = lane.shared.steady_now();
     let policy = claimed.policy;
     outcome::next(outcome, is_charged, policy, now, delay, retry.give_up_after)
-}
-
-/// How long a message waited for its first call. None for a retry.
-fn queue_wait(claimed: &Claimed, sent_at: DbTime) -> Option<Duration> {
-    claimed.wanted_at.map(|wanted_at| sent_at.since(wanted_at))
 }
 
 fn judge(
@@ -311,38 +325,12 @@ fn judge(
             None => AttemptKind::First,
         },
     };
-    let verdict = lane.breaker.lock().observe(attempt, now);
-    lane.apply_transition(verdict.transition);
-    verdict
-}
-
-/// The message goes back, because other workers may have valid credentials.
-fn no_credentials(lane: &Lane, claimed: &Claimed, error: &CredentialError) -> Finished {
-    let error = error.to_string();
-    let is_probe = claimed.probe().is_some();
-    let mut breaker = lane.breaker.lock();
-    let transition = breaker.no_credentials(&error, is_probe, Instant::now());
-    drop(breaker);
-    lane.apply_transition(transition);
-    let report = AttemptReport {
-        transition,
-        error,
-        probe: claimed.probe(),
-        ..AttemptReport::default()
-    };
-    (Record::release(claimed), Some(report))
-}
-
-/// The message ends without an attempt.
-fn ended(lane: &Lane, claimed: &Claimed, status: FinalStatus, error: String) -> Finished {
-    let record = Record::ended(claimed, status, error);
-    trace::record_span(lane, claimed, &record, None);
-    (record, None)
+    lane.breaker.lock().observe(attempt, now)
 }
 
 /// Logs and charges the attempt. Otherwise a message that makes each attempt panic would never end. The API may have it.
 fn panicked(lane: &Lane, claimed: &Claimed) -> Finished {
-    count_panic("delivery");
+    count_panics("delivery", 1);
     if let Some(suppressed) = lane.delivery_panics.admit() {
         tracing::error!(
             event = "delivery_panicked",
@@ -355,13 +343,10 @@ fn panicked(lane: &Lane, claimed: &Claimed) -> Finished {
     let outcome = Outcome::Ambiguous;
     let attempt = CallRecord {
         sent_at: lane.shared.now(),
-        duration: Duration::ZERO,
-        http_status: None,
-        request_id: None,
-        outcome: outcome.attempt_outcome(),
+        outcome: outcome.failure(),
         charged: true,
         fault: Some(Fault::Worker),
-        evidence: None,
+        ..CallRecord::default()
     };
     let next = next(lane, claimed, outcome, true, Duration::ZERO);
     let error = "the worker failed during the attempt, which is a defect".to_owned();

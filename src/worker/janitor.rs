@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Process;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::{AdaptiveTimeout, Deletion, is_timeout};
+use crate::outbox::{AdaptiveTimeout, is_timeout};
 use crate::telemetry::failure_log::FailureLog;
 
 /// The pause after a batch is this many times its duration, so that deletions take a tenth of one connection's time even if
@@ -27,7 +27,7 @@ const MIN_TURN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_TURN_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(process: Arc<Process>) {
-    let Some(retention) = process.retention else {
+    let Some(retention) = process.shared.config.retention else {
         return std::future::pending().await;
     };
     let worker = Uuid::new_v4();
@@ -44,39 +44,40 @@ pub(super) async fn run(process: Arc<Process>) {
         }
         let began = Instant::now();
         let outbox = &process.shared.outbox;
-        let deletion = outbox.delete_finished(worker, retention, &timeout, one_by_one);
-        let deletion = deletion.await;
-        one_by_one = !one_by_one && deletion.as_ref().is_err_and(is_timeout);
-        let pause = match &deletion {
-            Ok(batch) if batch.has_turn && !batch.is_pass_over => {
-                (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE)
-            }
+        let deleting = outbox.delete_finished(worker, retention, &timeout, one_by_one);
+        let pause = match deleting.await {
             Ok(batch) => {
-                let turn_in = batch.held_until.since(batch.at);
-                turn_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
+                failures.succeeded();
+                one_by_one = false;
+                if batch.has_turn && !batch.is_pass_over {
+                    (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE)
+                } else {
+                    if batch.is_pass_over
+                        && let Some(deleted @ 1..) = batch.deleted
+                    {
+                        tracing::info!(
+                            event = "messages_deleted",
+                            deleted,
+                            retention = %humantime::format_duration(retention),
+                            "finished messages that were old enough are deleted"
+                        );
+                    }
+                    let turn_in = batch.held_until.since(batch.at);
+                    turn_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
+                }
             }
-            Err(_) => ERROR_PAUSE,
+            Err(error) => {
+                one_by_one = !one_by_one && is_timeout(&error);
+                if failures.failed() {
+                    tracing::warn!(
+                        event = "deletion_failed",
+                        error = database_error_text(&error),
+                        "old messages can't be deleted: tried again later"
+                    );
+                }
+                ERROR_PAUSE
+            }
         };
-        if let Ok(Deletion {
-            is_pass_over: true,
-            deleted: Some(deleted @ 1..),
-            ..
-        }) = deletion
-        {
-            tracing::info!(
-                event = "messages_deleted",
-                deleted,
-                retention = %humantime::format_duration(retention),
-                "finished messages that were old enough are deleted"
-            );
-        }
-        if let Some(error) = failures.observe(deletion) {
-            tracing::warn!(
-                event = "deletion_failed",
-                error = database_error_text(&error),
-                "old messages can't be deleted: tried again later"
-            );
-        }
         tokio::time::sleep(pause).await;
     }
 }

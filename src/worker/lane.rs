@@ -18,15 +18,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::liveness::Heartbeat;
-use crate::config::{AppConfig, Timing, UsageError};
+use super::heartbeat::Heartbeat;
+use crate::config::{AppConfig, UsageError, WorkerConfig};
 use crate::outbox::{AppReport, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
-use crate::retry::RetryPolicy;
 use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
-use crate::telemetry::traces::Traces;
 use circuit_breaker::{CircuitBreaker, Transition};
 pub(super) use in_flight::{CapacityPermit, InFlight, OpenCall};
 use outage_grace::OutageGrace;
@@ -37,18 +35,14 @@ use stats::LaneStats;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) outbox: Arc<Outbox>,
-    /// Worker name written to `claimed_by`. Informational; never compared.
-    pub(super) name: String,
-    pub(super) environment: Option<String>,
-    pub(super) timing: Timing,
-    pub(super) retry: RetryPolicy,
+    /// Without the apps: each lane has its own.
+    pub(super) config: WorkerConfig,
     /// True while the listener has a connection, so that inserts can notify this process.
     pub(super) listening: AtomicBool,
     /// Since when the recorder lags. Meanwhile no lane claims.
     pub(super) recorder_lag: watch::Sender<Option<Instant>>,
     /// One outage is logged once, although the claims of all lanes fail.
     pub(super) database_failures: FailureLog,
-    pub(super) traces: Option<Traces>,
     pub(super) hasher: RandomState,
     pub(super) shutdown: CancellationToken,
 }
@@ -69,7 +63,7 @@ impl Shared {
 
     fn steady_time(&self) -> Option<DbTime> {
         let clock = self.outbox.clock();
-        clock.ended_before(Instant::now(), self.timing.lease())
+        clock.ended_before(Instant::now(), self.config.timing.lease())
     }
 }
 
@@ -80,7 +74,6 @@ pub(crate) struct Lane {
     pub(crate) in_flight: Arc<InFlight>,
     pub(super) client: Arc<Client>,
     pub(super) shared: Arc<Shared>,
-    limit_per_s: f64,
     /// One permit: while another session has locked the lane's row, this worker's writers tie up one connection only.
     row_writer: Semaphore,
     logged: Mutex<LoggedState>,
@@ -109,16 +102,15 @@ struct LoggedState {
 
 impl Lane {
     pub(super) fn new(config: AppConfig, shared: Arc<Shared>) -> Result<Arc<Self>, UsageError> {
-        let (app, limit_per_s) = (config.alias.clone(), config.limit_per_s);
+        let app = config.alias.clone();
         let in_flight = Arc::new(InFlight::new(config.max_in_flight));
-        let client = Client::new(config, shared.timing)
+        let client = Client::new(config, shared.config.timing)
             .map_err(|error| UsageError(format!("the app {app:?}: {error}")))?;
         Ok(Arc::new(Self {
-            heartbeat: Heartbeat::default(),
+            heartbeat: Heartbeat::new(Instant::now(), Duration::ZERO),
             in_flight,
             client,
             shared,
-            limit_per_s,
             row_writer: Semaphore::new(1),
             logged: Mutex::default(),
             slowed: FailureLog::default(),
@@ -135,10 +127,6 @@ impl Lane {
         }))
     }
 
-    pub(super) fn wake(&self) {
-        self.wakeup.notify_one();
-    }
-
     /// Makes the poller scan this lane soon, because due messages may be anywhere.
     pub(super) fn poll_soon(&self) {
         let now = Instant::now();
@@ -147,7 +135,7 @@ impl Lane {
 
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
         let is_listening = self.shared.listening.load(Ordering::Relaxed);
-        let poll_interval = self.shared.timing.poll_interval;
+        let poll_interval = self.shared.config.timing.poll_interval;
         let mut polls = self.polls.lock();
         polls.plan(now, is_listening, poll_interval)
     }
@@ -171,7 +159,7 @@ impl Lane {
         self.release_unsent();
         self.polls.lock().position = ScanPosition::BEGINNING;
         self.poll_soon();
-        self.wake();
+        self.wakeup.notify_one();
     }
 
     /// Releases each message that waits for its slot: none of them is sent after this.
@@ -196,7 +184,7 @@ impl Lane {
         self.stats.ended_uncalled(batch.at, batch.ended);
         self.log_refused(batch.refused);
         self.observe_hold(batch.at, batch.hold);
-        self.log_rate(batch.throttled_per_s);
+        self.log_rate(batch.throttled_per_s, Duration::ZERO);
         self.polls.lock().claimed(from, batch);
     }
 
@@ -205,19 +193,20 @@ impl Lane {
         let now = Instant::now();
         self.polls.lock().idle(batch, now);
         self.plan_poll(now);
-        if batch.hold.is_none() && batch.messages.is_empty() && self.in_flight.count() == 0 {
-            let transition = self.breaker.lock().nothing_due(now);
-            self.apply_transition(transition);
+        let took_nothing = batch.hold.is_none() && batch.messages.is_empty();
+        let is_done = took_nothing && self.in_flight.count() == 0;
+        if is_done && self.breaker.lock().nothing_due(now) == Transition::Doubt {
+            self.release_unsent();
         }
     }
 
     pub(super) fn polled(&self, next_due: &NextDue) {
         self.observe_hold(next_due.at, next_due.hold);
         // An operator restored another database beneath this worker. The loop opens the lane, which logs the refusal.
-        let is_of_other = |hold: Hold| hold.kind == HoldKind::OtherEnvironment;
-        let environment_changed = next_due.hold.is_some_and(is_of_other) && !self.is_refused();
+        let hold = next_due.hold.map(|hold| hold.kind);
+        let environment_changed = hold == Some(HoldKind::OtherEnvironment) && !self.is_refused();
         if self.polls.lock().polled(next_due) || environment_changed {
-            self.wake();
+            self.wakeup.notify_one();
         } else {
             self.rescheduled.notify_one();
         }
@@ -233,32 +222,24 @@ impl Lane {
         }
     }
 
-    pub(super) fn apply_transition(&self, transition: Transition) {
-        match transition {
-            Transition::None | Transition::Throttle | Transition::StepAside => {}
-            Transition::Doubt | Transition::Hold(_) => self.release_unsent(),
-            Transition::Release | Transition::Return => self.in_flight.changed.notify_one(),
-        }
-    }
-
     /// Applies the counters of the other workers, which may end this worker's doubt.
     pub(super) async fn observe_others(&self, accepted: u64, serving: u32) {
-        let (error, transition) = {
+        let mut report = AttemptReport::default();
+        {
             let mut breaker = self.breaker.lock();
-            let transition = breaker.observe_others(accepted, serving, Instant::now());
-            (breaker.reason.clone(), transition)
-        };
-        let report = AttemptReport {
-            transition,
-            error,
-            ..AttemptReport::default()
-        };
-        self.write_transition(&report).await;
+            report.transition = breaker.observe_others(accepted, serving, Instant::now());
+            report.error.clone_from(&breaker.reason);
+        }
+        self.apply_transition(&report).await;
         self.in_flight.changed.notify_one();
     }
-}
 
-impl Lane {
+    /// For how long the recorder has saved no outcomes, or has saved them slowly.
+    pub(crate) fn recorder_lag(&self) -> Option<Duration> {
+        let since = *self.shared.recorder_lag.borrow();
+        since.map(|since| since.elapsed())
+    }
+
     /// True if the app belongs to another environment: this worker must change none of its rows.
     pub(crate) fn is_refused(&self) -> bool {
         self.logged.lock().hold == Some(HoldKind::OtherEnvironment)
@@ -274,71 +255,61 @@ impl Lane {
         logged.as_of = at;
         let app = &self.app;
         let before = std::mem::replace(&mut logged.hold, hold);
-        match (before, hold) {
-            _ if before == hold => {}
-            (_, Some(kind @ (HoldKind::Unavailable | HoldKind::Unauthorized))) => {
-                let cause = if kind == HoldKind::Unavailable {
-                    "the API fails or can't be reached"
-                } else {
-                    "the app can't sign in. Check its key and secret, token or certificate"
-                };
-                let reason = self.breaker.lock().reason.clone();
-                let reason = match without_api_text(&reason) {
-                    "" => "reported by another worker: see `worker status`",
-                    reason => reason,
-                };
-                tracing::warn!(
-                    event = "lane_held",
+        let cause = match hold {
+            _ if before == hold => return,
+            Some(HoldKind::Unavailable) => "the API fails or can't be reached",
+            Some(HoldKind::Unauthorized) => {
+                "the app can't sign in. Check its key and secret, token or certificate"
+            }
+            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {
+                tracing::info!(
+                    event = "lane_paused",
                     app,
-                    hold = kind.into_str(),
-                    reason,
-                    "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
+                    "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
                 );
+                return;
             }
-            (_, Some(kind)) => tracing::info!(
-                event = "lane_paused",
-                app,
-                hold = kind.into_str(),
-                "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
-            ),
-            (Some(HoldKind::OtherEnvironment), None) => tracing::info!(
-                event = "lane_adopted",
-                app,
-                "the app belongs to this worker's environment now: sending"
-            ),
-            (Some(HoldKind::Paused), None) => {
-                tracing::info!(event = "lane_resumed", app, "lane resumed: sending again");
+            None => {
+                tracing::info!(
+                    event = "lane_released",
+                    app,
+                    hold = before.map(<&str>::from),
+                    "lane released: sending again"
+                );
+                return;
             }
-            (_, None) => {
-                tracing::info!(event = "lane_released", app, "lane released: sending again");
-            }
-        }
+        };
+        let reason = self.breaker.lock().reason.clone();
+        let reason = match without_api_text(&reason) {
+            "" => "reported by another worker: see `worker status`",
+            reason => reason,
+        };
+        tracing::warn!(
+            event = "lane_held",
+            app,
+            hold = hold.map(<&str>::from),
+            reason,
+            "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
+        );
     }
 
-    /// Logs the rate that a claim shows, if it is a change. None: the full rate.
-    fn log_rate(&self, slowed_to_per_s: Option<f64>) {
+    /// Logs the lane's rate, if it is a change. None: the full rate.
+    fn log_rate(&self, slowed_to_per_s: Option<f64>, retry_after: Duration) {
         match slowed_to_per_s {
-            Some(rate_per_s) => self.log_slowed(rate_per_s, Duration::ZERO),
+            Some(rate_per_s) if self.slowed.failed() => tracing::warn!(
+                event = "lane_throttled",
+                app = self.app,
+                rate_per_s = format!("{rate_per_s:.1}"),
+                retry_after = %humantime::format_duration(retry_after),
+                "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
+            ),
             None if self.slowed.succeeded() => tracing::info!(
                 event = "lane_rate_restored",
                 app = self.app,
                 "lane back at its full rate"
             ),
-            None => {}
+            Some(_) | None => {}
         }
-    }
-
-    fn log_slowed(&self, rate_per_s: f64, retry_after: Duration) {
-        if !self.slowed.failed() {
-            return;
-        }
-        tracing::warn!(
-            event = "lane_throttled",
-            app = self.app,
-            rate_per_s = format!("{rate_per_s:.1}"),
-            retry_after = %humantime::format_duration(retry_after),
-            "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
-        );
     }
 
     /// Logs that a trigger or a constraint keeps messages from being claimed or ended.

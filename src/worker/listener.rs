@@ -54,11 +54,13 @@ async fn listen(process: &Process, failures: &FailureLog) -> Result<(), sqlx::Er
     }
     // Notifications before this moment are lost, so each lane claims once.
     for lane in &process.lanes {
-        lane.wake();
+        lane.wakeup.notify_one();
     }
     panic_point("listener", 0);
     while let Some(app) = notifications.recv().await? {
-        process.lane(&app).into_iter().for_each(|lane| lane.wake());
+        if let Some(lane) = process.lane(&app) {
+            lane.wakeup.notify_one();
+        }
         panic_point("listener", 0);
     }
     Ok(())

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
-use crate::error_text::database_error_text;
 use crate::outbox::{AdaptiveTimeout, ScanPosition, is_timeout};
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
@@ -64,23 +63,18 @@ async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
     };
     let positions = lanes.iter().map(|lane| (&*lane.app, position(lane)));
     let positions: Vec<(&str, ScanPosition)> = positions.collect();
-    let poll_interval = shared.timing.poll_interval * 2;
-    let environment = shared.environment.as_deref();
+    let poll_interval = shared.config.timing.poll_interval * 2;
+    let environment = shared.config.environment.as_deref();
     let polling = shared
         .outbox
         .next_due(&positions, poll_interval, renews_wakeup, environment);
-    let found = polling.await.inspect_err(|error| {
-        tracing::debug!(
-            event = "poll_failed",
-            error = database_error_text(error),
-            "the poll for due messages failed: trying again"
-        );
-    });
+    // The claim loops log errors of the database.
+    let found = polling.await.ok();
     let now = Instant::now();
     for (lane, (app, position)) in lanes.iter().zip(&positions) {
         let next_poll = lane.plan_poll(now);
         let is_idle = lane.polls.lock().is_idle;
-        if let Some(next_due) = found.as_ref().ok().and_then(|found| found.get(*app)) {
+        if let Some(next_due) = found.as_ref().and_then(|found| found.get(*app)) {
             if *position == ScanPosition::BEGINNING {
                 lane.polls.lock().scanned(began, now, next_due);
             }
@@ -95,11 +89,11 @@ async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
             lane.polls.lock().poll_failed(now);
             lane.outage_grace.lock().failed();
             if is_idle {
-                lane.wake();
+                lane.wakeup.notify_one();
             }
         }
     }
-    found.is_ok()
+    found.is_some()
 }
 
 async fn expire_forever(process: &Process) {

@@ -84,9 +84,8 @@ impl Recorder {
         // The batch of a panicked run. If a record makes the recorder panic again, the recorder gives up that record only:
         // the lease ends, and the message counts as lost.
         while let Some(delivered) = work.batch.pop() {
-            let records = vec![delivered.record.clone()];
-            let results = self.write(records, &mut false).await;
-            if let Some(&result) = results.first() {
+            let records = [delivered.record.clone()];
+            if let [result] = *self.write(&records, &mut false).await {
                 apply_result(delivered, result, &mut work.locked);
             }
         }
@@ -112,7 +111,8 @@ impl Recorder {
             let retried = work.locked.len().min(MAX_LOCKED);
             work.batch.extend(work.locked.drain(..retried));
             let records = work.batch.iter().map(|delivered| delivered.record.clone());
-            let results = self.write(records.collect(), &mut work.one_by_one).await;
+            let records: Vec<_> = records.collect();
+            let results = self.write(&records, &mut work.one_by_one).await;
             // Pops one at a time, so that a panic here leaves the other records in the batch.
             work.batch.reverse();
             for result in results {
@@ -127,18 +127,31 @@ impl Recorder {
     /// that the database refuses: the lease ends, and the message counts as lost.
     async fn write(
         &self,
-        records: Vec<Record>,
+        records: &[Record],
         one_by_one: &mut bool,
     ) -> Vec<(RecordResult, DbTime)> {
+        let Shared { outbox, config, .. } = &*self.shared;
         let mut pause = RETRY_PAUSE;
         loop {
-            let error = match self.try_write(&records, *one_by_one).await {
+            for record in records {
+                panic_point("recorder", record.id);
+            }
+            let recording = outbox.record(records, &config.name, &self.timeout, *one_by_one);
+            tokio::pin!(recording);
+            let soon = tokio::time::timeout(LAG_AFTER, &mut recording).await;
+            let recorded = if let Ok(recorded) = soon {
+                recorded
+            } else {
+                self.mark_lagging();
+                recording.await
+            };
+            let error = match recorded {
                 Ok(recorded) => {
                     self.shared.recorder_lag.send_replace(None);
                     if self.failures.succeeded() {
                         tracing::info!(event = "records_resumed", "records are written again");
                     }
-                    self.log_results(&records, &recorded);
+                    self.log_results(records, &recorded);
                     let mut results = recorded.results.iter();
                     *one_by_one &= results.any(|(result, _)| *result == RecordResult::Locked);
                     return recorded.results;
@@ -163,24 +176,6 @@ impl Recorder {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
         }
-    }
-
-    async fn try_write(
-        &self,
-        records: &[Record],
-        one_by_one: bool,
-    ) -> Result<Recorded, sqlx::Error> {
-        for record in records {
-            panic_point("recorder", record.id);
-        }
-        let Shared { outbox, name, .. } = &*self.shared;
-        let recording = outbox.record(records, name, &self.timeout, one_by_one);
-        tokio::pin!(recording);
-        if let Ok(recorded) = tokio::time::timeout(LAG_AFTER, &mut recording).await {
-            return recorded;
-        }
-        self.mark_lagging();
-        recording.await
     }
 
     /// Keeps lanes from claiming until records are written again.

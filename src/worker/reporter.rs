@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Process;
+use super::lane::Shared;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
-use crate::outbox::AppReport;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A worker whose counters do not change reports this often. Other workers count it as dead after 30 s.
@@ -40,8 +40,16 @@ pub(super) async fn run(process: Arc<Process>) {
             })
             .collect();
         if is_due || !reports.is_empty() {
-            match report(&process, &reports).await {
-                Ok(()) => {
+            let Shared { outbox, config, .. } = &*process.shared;
+            let served = process.lanes.iter().map(|lane| lane.app.clone()).collect();
+            let reporting = outbox.report_worker(process.id, config, served, &reports);
+            match reporting.await {
+                Ok(others) => {
+                    for others in others {
+                        if let Some(lane) = process.lane(&others.app) {
+                            lane.observe_others(others.accepted, others.serving).await;
+                        }
+                    }
                     last_success = Some(Instant::now());
                     for report in reports {
                         reported.insert(report.app.clone(), report);
@@ -57,14 +65,4 @@ pub(super) async fn run(process: Arc<Process>) {
         // After the first report of a doubt, the next one shows the results of the other workers in between.
         tokio::time::sleep(REPORT_EVERY).await;
     }
-}
-
-async fn report(process: &Process, reports: &[AppReport]) -> Result<(), sqlx::Error> {
-    let outbox = &process.shared.outbox;
-    for others in outbox.report_worker(&process.identity, reports).await? {
-        if let Some(lane) = process.lane(&others.app) {
-            lane.observe_others(others.accepted, others.serving).await;
-        }
-    }
-    Ok(())
 }

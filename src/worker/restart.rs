@@ -10,33 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 /// Counts panics. Label: `task`.
 pub(crate) const TASK_PANICS: &str = "signaling_task_panics_total";
-pub(super) const TASKS: [&str; 9] = [
-    "clock_follower",
-    "lane",
-    "delivery",
-    "recorder",
-    "listener",
-    "poller",
-    "reporter",
-    "stats_flusher",
-    "janitor",
-];
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// After this time without a panic, the next pause is the first one again.
 const WORKS_AFTER: Duration = Duration::from_secs(60);
 
-/// Registers each task's counter, so that a monitor sees a zero before a one.
-pub(super) fn register_counters() {
-    for task in TASKS {
-        counter!(TASK_PANICS, "task" => task).increment(0);
-    }
-}
-
-/// The panic hook logs the location.
-pub(super) fn count_panic(task: &'static str) {
-    counter!(TASK_PANICS, "task" => task).increment(1);
+/// Counts panics, whose locations the panic hook logs. Zero registers the counter: a monitor that sees no zero before a one
+/// misses the one.
+pub(super) fn count_panics(task: &'static str, panics: u64) {
+    counter!(TASK_PANICS, "task" => task).increment(panics);
 }
 
 /// Runs a task until it ends by itself. Restarts the task after a panic, unless `shutdown` is cancelled. `on_panic` runs
@@ -48,6 +31,7 @@ pub(super) async fn restart_after_panics<T: Future<Output = ()>>(
     mut start: impl FnMut() -> T,
     mut on_panic: impl FnMut(),
 ) {
+    count_panics(task, 0);
     let mut pause = None;
     loop {
         let began = Instant::now();
@@ -57,7 +41,7 @@ pub(super) async fn restart_after_panics<T: Future<Output = ()>>(
             return;
         }
         on_panic();
-        count_panic(task);
+        count_panics(task, 1);
         let next_pause = pause_after(pause, began.elapsed());
         tracing::error!(
             event = "task_panicked",

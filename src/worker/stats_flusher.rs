@@ -17,15 +17,7 @@ use crate::telemetry::failure_log::FailureLog;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(process: Arc<Process>) {
-    let shutdown = &process.shared.shutdown;
-    tokio::join!(
-        save_until_shutdown(&process),
-        shutdown.run_until_cancelled(count_forever(&process)),
-    );
-}
-
-async fn save_until_shutdown(process: &Process) {
+pub(super) async fn run(process: &Process) {
     let failures = FailureLog::default();
     let shutdown = &process.shared.shutdown;
     let pause = || shutdown.run_until_cancelled(tokio::time::sleep(SAVE_EVERY));
@@ -41,7 +33,8 @@ async fn save_until_shutdown(process: &Process) {
     }
 }
 
-async fn count_forever(process: &Process) {
+/// Counts the pending messages of the fleet.
+pub(super) async fn count(process: Arc<Process>) {
     let failures = FailureLog::default();
     loop {
         let began = Instant::now();

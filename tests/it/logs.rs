@@ -87,7 +87,7 @@ async fn each_worker_logs_a_lane_change_once_and_its_end_once() {
     until_all_have_logged(&world, &workers, "lane_paused", "").await;
     let resume = ["resume", "default"];
     world.run(&resume).await;
-    until_all_have_logged(&world, &workers, "lane_resumed", "").await;
+    until_all_have_logged(&world, &workers, "lane_released", "hold=\"paused\"").await;
 
     world.set_faults(&["429:count=1"]);
     until_all_have_logged(&world, &workers, "lane_throttled", "").await;
@@ -98,9 +98,10 @@ async fn each_worker_logs_a_lane_change_once_and_its_end_once() {
         for (event, field, times) in [
             ("lane_held", "hold=\"unavailable\"", 1),
             ("lane_held", "hold=\"unauthorized\"", 1),
-            ("lane_released", "", 2),
+            ("lane_released", "hold=\"unavailable\"", 1),
+            ("lane_released", "hold=\"unauthorized\"", 1),
             ("lane_paused", "", 1),
-            ("lane_resumed", "", 1),
+            ("lane_released", "hold=\"paused\"", 1),
             ("lane_throttled", "", 1),
             ("lane_rate_restored", "", 1),
         ] {
@@ -242,7 +243,7 @@ async fn every_line_of_a_run_with_many_faults_names_its_event() {
     until_all_have_logged(&world, workers, "lane_paused", "").await;
     let resume = ["resume", "default"];
     world.run(&resume).await;
-    until_all_have_logged(&world, workers, "lane_resumed", "").await;
+    until_all_have_logged(&world, workers, "lane_released", "\"hold\":\"paused\"").await;
     world.insert(peer(json!({"payload": "refused"}))).await;
     worker.until_logged("record_refused").await;
     world.terminate_workers().await;

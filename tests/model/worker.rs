@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::outcome::{self, Acceptance, DeliveryPolicy, Next, Outcome};
+use crate::outcome::{self, DeliveryPolicy, Next, Outcome};
 use crate::pace::{DbTime, Late};
 
 use super::action::{At, Response};
@@ -116,9 +116,7 @@ impl Protocol {
             _ => CallResult::NoEffect,
         };
         let outcome = match Outcome::from(answer) {
-            Outcome::Ambiguous if !self.rules.success_needs_an_answer => {
-                Outcome::Accepted(Acceptance::Sent)
-            }
+            Outcome::Ambiguous if !self.rules.success_needs_an_answer => Outcome::MessageSent,
             outcome => outcome,
         };
         let record = self.decide(state, at, outcome, call);
@@ -234,7 +232,7 @@ impl Record {
 impl From<Response> for Outcome {
     fn from(answer: Response) -> Self {
         match answer {
-            Response::Success => Self::Accepted(Acceptance::Sent),
+            Response::Success => Self::MessageSent,
             Response::ServerError => Self::Transient,
             Response::TooManyRequests => Self::Throttled,
             Response::Unauthorized => Self::Unauthorized,

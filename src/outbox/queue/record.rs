@@ -27,7 +27,7 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct CallRecord {
     pub(crate) sent_at: DbTime,
     pub(crate) duration: Duration,

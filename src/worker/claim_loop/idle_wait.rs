@@ -36,7 +36,7 @@ pub(super) async fn wait(claim_at: Option<DbTime>, lane: &Lane) {
 
 async fn wait_for_slots(at: DbTime, lane: &Lane) {
     let wait = at.since(lane.shared.now());
-    let longest = lane.shared.timing.poll_interval;
+    let longest = lane.shared.config.timing.poll_interval;
     if wait <= longest {
         lane.heartbeat.beat(wait);
         tokio::time::sleep(wait).await;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::error_text::database_error_text;
 use crate::worker::lane::Lane;
 
 /// Messages of older claims are due again when their leases end.
@@ -33,25 +32,17 @@ impl OrphanedClaims {
             return;
         }
         let ids: Vec<Uuid> = self.claims.iter().map(|(id, _)| *id).collect();
-        match lane.shared.outbox.release(&lane.app, &ids).await {
-            Ok(found) => {
-                if !found.is_empty() {
-                    tracing::info!(
-                        event = "claim_released",
-                        app = lane.app,
-                        claims = found.len(),
-                        "released a claim whose answer was lost: none of its messages was sent"
-                    );
-                    lane.wake();
-                }
-                self.claims.retain(|(_, lease_ends)| *lease_ends > now);
+        if let Ok(found) = lane.shared.outbox.release(&lane.app, &ids).await {
+            if !found.is_empty() {
+                tracing::info!(
+                    event = "claim_released",
+                    app = lane.app,
+                    claims = found.len(),
+                    "released a claim whose answer was lost: none of its messages was sent"
+                );
+                lane.wakeup.notify_one();
             }
-            Err(error) => tracing::debug!(
-                event = "claim_release_failed",
-                app = lane.app,
-                error = database_error_text(&error),
-                "claims without an answer can't be released"
-            ),
+            self.claims.retain(|(_, lease_ends)| *lease_ends > now);
         }
         self.next_release = Some(Instant::now() + RELEASE_EVERY);
     }

@@ -19,7 +19,7 @@ pub(super) fn record_span(
     record: &Record,
     server: Option<&BaseUrl>,
 ) {
-    let Some(Traces { tracer, .. }) = &lane.shared.traces else {
+    let Some(Traces { tracer, .. }) = &lane.shared.config.traces else {
         return;
     };
     let (begun, ended) = match &record.call {
@@ -52,7 +52,7 @@ fn attributes(
         KeyValue::new("messaging.message.id", claimed.id.to_string()),
         KeyValue::new("signaling.app", lane.app.clone()),
         KeyValue::new("signaling.attempt", i64::from(claimed.policy.attempts) + 1),
-        KeyValue::new("signaling.claimed_by", lane.shared.name.clone()),
+        KeyValue::new("signaling.claimed_by", lane.shared.config.name.clone()),
     ];
     let mut set = |name, value: Option<Value>| {
         attributes.extend(value.map(|value| KeyValue::new(name, value)));
@@ -70,18 +70,14 @@ fn attributes(
     if let Some(call) = &record.call {
         let outcome = call.outcome.unwrap_or("accepted");
         let http_status = call.http_status.map(i64::from);
-        let waited = super::queue_wait(claimed, call.sent_at);
+        let request_id = call.request_id.clone();
+        let wanted_at = claimed.wanted_at;
+        let waited_s = wanted_at.map(|wanted_at| call.sent_at.since(wanted_at).as_secs_f64());
         set("http.request.method", Some("POST".into()));
         set("http.response.status_code", http_status.map(Value::from));
         set("signaling.outcome", Some(outcome.into()));
-        set(
-            "signaling.request_id",
-            call.request_id.clone().map(Value::from),
-        );
-        set(
-            "signaling.delay_s",
-            waited.map(|waited| waited.as_secs_f64().into()),
-        );
+        set("signaling.request_id", request_id.map(Value::from));
+        set("signaling.delay_s", waited_s.map(Value::from));
     }
     attributes
 }

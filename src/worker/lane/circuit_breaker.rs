@@ -201,7 +201,7 @@ impl CircuitBreaker {
 
     pub(crate) fn observe(&mut self, attempt: Attempt<'_>, now: Instant) -> Verdict {
         let (fault, evidence, transition) = match attempt.outcome {
-            Outcome::Accepted(_) => {
+            Outcome::MessageSent | Outcome::MessageDelivered | Outcome::MessageOffline => {
                 return Verdict {
                     is_charged: true,
                     fault: None,

@@ -2,8 +2,8 @@
 //!
 //! - `max_in_flight` messages bound memory and connections.
 //! - A destination with an eighth of the capacity is crowded, and claims pass over its messages. Otherwise a destination that
-//!   answers slowly would use up the capacity. One claim may still bring many messages to one destination. Above half of
-//!   the capacity they go back without an attempt.
+//!   answers slowly would use up the capacity. A claim takes at most three eighths, because all its messages may have one
+//!   destination. So one destination has at most half of the capacity.
 //! - If calls are open, and the API answered none for two seconds, the API is silent. The worker then starts one call a
 //!   second instead of using up the capacity until the calls time out. Calls that wait for their recipient do not count.
 
@@ -55,20 +55,21 @@ impl InFlight {
             return None;
         }
         counts.messages += 1;
-        let open = counts.by_destination.get(destination);
-        let is_over_share = open.is_some_and(|count| *count >= self.max.div_ceil(2));
-        let destination = (!is_over_share).then(|| destination.to_owned());
-        if let Some(destination) = &destination {
-            *counts
-                .by_destination
-                .entry(destination.clone())
-                .or_default() += 1;
-        }
+        let destination = destination.to_owned();
+        *counts
+            .by_destination
+            .entry(destination.clone())
+            .or_default() += 1;
         Some(CapacityPermit {
             in_flight: Arc::clone(self),
             destination,
-            is_over_share,
         })
+    }
+
+    /// How many more messages a claim may take.
+    pub(crate) fn free(&self) -> usize {
+        let of_one_claim = (self.max * 3 / CROWDED_SHARE).max(1);
+        (self.max - self.count()).min(of_one_claim)
     }
 
     pub(crate) fn crowded(&self) -> Vec<String> {
@@ -103,22 +104,17 @@ impl InFlight {
 #[derive(Debug)]
 pub(crate) struct CapacityPermit {
     in_flight: Arc<InFlight>,
-    /// None if the message does not count for its destination.
-    destination: Option<String>,
-    /// The destination has half of the capacity already, so the message must go back.
-    pub(crate) is_over_share: bool,
+    destination: String,
 }
 
 impl Drop for CapacityPermit {
     fn drop(&mut self) {
         let mut counts = self.in_flight.counts.lock();
         counts.messages -= 1;
-        if let Some(destination) = &self.destination
-            && let Some(count) = counts.by_destination.get_mut(destination)
-        {
+        if let Some(count) = counts.by_destination.get_mut(&self.destination) {
             *count -= 1;
             if *count == 0 {
-                counts.by_destination.remove(destination);
+                counts.by_destination.remove(&self.destination);
             }
         }
         drop(counts);
@@ -161,10 +157,17 @@ mod tests {
     #[test]
     fn a_claim_fills_at_most_half_of_the_capacity_with_one_destination() {
         let in_flight = Arc::new(InFlight::new(16));
-        let permits: Vec<_> = (0..16).map_while(|_| in_flight.admit("slow")).collect();
-        let within_share = permits.iter().filter(|permit| !permit.is_over_share);
-        assert_eq!((permits.len(), within_share.count()), (16, 8));
-        assert!(in_flight.admit("third").is_none(), "no capacity is left");
+        let mut permits = Vec::new();
+        while in_flight.crowded().is_empty() {
+            permits.extend(in_flight.admit("slow"));
+        }
+        permits.pop();
+        // The claim after the last one that found the destination uncrowded.
+        let claim = in_flight.free();
+        permits.extend((0..claim).filter_map(|_| in_flight.admit("slow")));
+        assert!(permits.len() <= 8, "{}", permits.len());
+        permits.extend(std::iter::from_fn(|| in_flight.admit("other")));
+        assert_eq!(permits.len(), 16, "no capacity is left");
         drop(permits);
         assert_eq!(in_flight.count(), 0);
         assert!(in_flight.counts.lock().by_destination.is_empty());

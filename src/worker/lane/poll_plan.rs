@@ -37,7 +37,7 @@ pub(crate) struct PollPlan {
     has_moved: bool,
     pub(crate) is_idle: bool,
     next_due_at: Option<DbTime>,
-    hold: Option<Hold>,
+    held_until: Option<DbTime>,
     /// When a message was last found without a notification, or when inserts began to notify.
     quiet_since: Instant,
     wakeup: Wakeup,
@@ -54,7 +54,7 @@ impl Default for PollPlan {
             has_moved: false,
             is_idle: false,
             next_due_at: None,
-            hold: None,
+            held_until: None,
             quiet_since: now,
             wakeup: Wakeup::Off,
             next_poll: now,
@@ -84,12 +84,7 @@ impl PollPlan {
 
     /// When the loop must claim, if it is known. Messages of a held lane wait for the end of its pause.
     pub(crate) fn claim_at(&self) -> Option<DbTime> {
-        self.hold.map_or(self.next_due_at, |hold| Some(hold.until))
-    }
-
-    /// The loop is about to claim.
-    pub(crate) fn busy(&mut self) {
-        self.is_idle = false;
+        self.held_until.or(self.next_due_at)
     }
 
     /// The loop is idle after this claim.
@@ -101,12 +96,7 @@ impl PollPlan {
         self.is_idle = true;
         self.wakeup = batch.wakeup;
         self.next_due_at = batch.next_due_at;
-        self.set_hold(batch.hold, batch.at);
-    }
-
-    /// A hold whose pause is over needs no wait: the next due message is its probe.
-    fn set_hold(&mut self, hold: Option<Hold>, now: DbTime) {
-        self.hold = hold.filter(|hold| hold.until > now);
+        self.held_until = held_until(batch.hold, batch.at);
     }
 
     /// Plans the next poll and returns its time: a quarter of the quiet time later, within bounds. An insert does not notify
@@ -147,9 +137,9 @@ impl PollPlan {
 
     /// Applies the result of a poll. True if the loop must claim at once.
     pub(crate) fn polled(&mut self, next_due: &NextDue) -> bool {
-        self.set_hold(next_due.hold, next_due.at);
+        self.held_until = held_until(next_due.hold, next_due.at);
         self.next_due_at = next_due.due_at();
-        self.hold.is_none() && self.next_due_at.is_some_and(|due_at| due_at <= next_due.at)
+        self.held_until.is_none() && self.next_due_at.is_some_and(|due_at| due_at <= next_due.at)
     }
 
     pub(crate) fn scanned(&mut self, began: Instant, now: Instant, next_due: &NextDue) {
@@ -211,6 +201,11 @@ impl PollPlan {
     }
 }
 
+/// The end of a hold's pause. A hold whose pause is over needs no wait: the next due message is its probe.
+fn held_until(hold: Option<Hold>, now: DbTime) -> Option<DbTime> {
+    hold.map(|hold| hold.until).filter(|until| *until > now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,8 +259,7 @@ mod tests {
             let later = begun + SECOND * 60;
             assert_eq!(pause(&mut plan, later, is_listening), POLL_WITHOUT_LISTENER);
         }
-        let mut plan = PollPlan::default();
-        plan.busy();
+        let plan = PollPlan::default();
         assert_eq!(plan.next_poll(), plan.next_full_scan());
     }
 

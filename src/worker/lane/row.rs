@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::circuit_breaker::Transition;
-use super::{Lane, without_api_text};
+use super::{Lane, Shared, without_api_text};
 use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{HoldKind, LaneOpening, is_outage};
@@ -46,8 +46,8 @@ impl Lane {
     /// Makes sure that the row exists and belongs to this worker's environment. If another environment owns the app, this
     /// worker sends no message of the app. Its other apps go on.
     pub(in crate::worker) async fn open(&self, is_missing: bool) -> Result<(), sqlx::Error> {
-        let (app, limit_per_s) = (&self.app, self.limit_per_s);
-        let environment = self.shared.environment.as_deref();
+        let (app, limit_per_s) = (&self.app, self.client.app.limit_per_s);
+        let environment = self.shared.config.environment.as_deref();
         let outbox = &self.shared.outbox;
         let opening = outbox.open_lane(app, limit_per_s, environment, is_missing);
         match opening.await? {
@@ -86,36 +86,47 @@ impl Lane {
             );
         }
         // An operator may have adopted the app since the last claim.
-        self.wake();
+        self.wakeup.notify_one();
         Ok(())
     }
 
-    pub(in crate::worker) async fn write_transition(&self, report: &AttemptReport) {
-        match (report.transition, report.probe) {
-            (Transition::Throttle, _) => self.throttle(report.sent_at, report.retry_after).await,
-            (Transition::Release, Some(probe)) => self.release_hold(probe).await,
-            (Transition::Hold(kind), probe) => self.hold(kind, &report.error, probe).await,
-            (Transition::StepAside, _) => tracing::error!(
+    pub(in crate::worker) async fn apply_transition(&self, report: &AttemptReport) {
+        match report.transition {
+            Transition::None => {}
+            Transition::Doubt => self.release_unsent(),
+            Transition::Throttle => self.throttle(report.sent_at, report.retry_after).await,
+            Transition::Hold(kind) => {
+                self.release_unsent();
+                self.hold(kind, &report.error, report.probe).await;
+            }
+            Transition::Release => {
+                self.in_flight.changed.notify_one();
+                if let Some(probe) = report.probe {
+                    self.release_hold(probe).await;
+                }
+            }
+            Transition::StepAside => tracing::error!(
                 event = "worker_stepped_aside",
                 app = self.app,
                 reason = without_api_text(&report.error),
                 "this worker leaves the app to other workers, because its own calls fail while messages of other workers are accepted. Check its credentials, AGORA_BASE_URL, AGORA_CA_FILE and its network"
             ),
-            (Transition::Return, _) => tracing::info!(
-                event = "worker_returned",
-                app = self.app,
-                "this worker serves the app again"
-            ),
-            (Transition::None | Transition::Doubt | Transition::Release, _) => {}
+            Transition::Return => {
+                self.in_flight.changed.notify_one();
+                tracing::info!(
+                    event = "worker_returned",
+                    app = self.app,
+                    "this worker serves the app again"
+                );
+            }
         }
     }
 
     async fn hold(&self, kind: HoldKind, reason: &str, probe: Option<Uuid>) {
         let _writing = self.row_writer.acquire().await;
-        let outbox = &self.shared.outbox;
         // Without a probe, the next failed attempts lead to the same decision.
         let tries = probe.map_or(1, |_| TRIES);
-        let hold = || outbox.hold(&self.app, kind, reason, probe);
+        let hold = || (self.shared.outbox).hold(&self.app, kind, reason, probe);
         match self.written("held", tries, hold).await {
             Some(false) => self.breaker.lock().hold_refused(Instant::now()),
             Some(true) => {
@@ -128,21 +139,17 @@ impl Lane {
     }
 
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
-        // One of many concurrent 429s is enough, unless the API names a time to wait.
-        let (writing, tries) = if retry_after > Duration::ZERO {
+        let mut tries = 1;
+        if retry_after > Duration::ZERO {
             self.release_unsent();
-            (self.row_writer.acquire().await, TRIES)
-        } else {
-            match self.row_writer.try_acquire() {
-                Ok(writing) => (Ok(writing), 1),
-                Err(_) => return,
-            }
-        };
-        let outbox = &self.shared.outbox;
-        let throttle = || outbox.throttle(&self.app, sent_at, retry_after);
-        let written = self.written("slowed", tries, throttle).await;
-        drop(writing);
-        if let Some(Some(rate_per_s)) = written {
+            tries = TRIES;
+        } else if self.row_writer.available_permits() == 0 {
+            // One of many concurrent 429s is enough, unless the API names a time to wait.
+            return;
+        }
+        let _writing = self.row_writer.acquire().await;
+        let throttle = || (self.shared.outbox).throttle(&self.app, sent_at, retry_after);
+        if let Some(Some(rate_per_s)) = self.written("slowed", tries, throttle).await {
             self.release_unsent();
             tracing::debug!(
                 event = "lane_rate_cut",
@@ -150,7 +157,7 @@ impl Lane {
                 rate_per_s,
                 "a 429 has cut the rate"
             );
-            self.log_slowed(rate_per_s, retry_after);
+            self.log_rate(Some(rate_per_s), retry_after);
         }
     }
 
@@ -164,13 +171,33 @@ impl Lane {
 
     /// Releases a probe that made no call, so that another message can probe.
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
-        let claims = [probe];
-        let release = || self.shared.outbox.release(&self.app, &claims);
-        self.written("freed for the next probe", TRIES, release)
-            .await;
+        let release = || {
+            self.shared
+                .outbox
+                .release(&self.app, std::slice::from_ref(&probe))
+        };
+        let written = self.written("freed for the next probe", TRIES, release);
+        written.await;
         self.poll_soon();
     }
 
+    /// Corrects the due times of messages that would otherwise wait for as long as the database's clock was set back.
+    pub(in crate::worker) async fn set_messages_back(&self) {
+        let Shared { outbox, config, .. } = &*self.shared;
+        let set_back = || outbox.set_messages_back(&self.app, config.timing.lease());
+        let written = self.written("corrected after the clock was set back", u32::MAX, set_back);
+        if let Some(messages @ 1..) = written.await {
+            tracing::info!(
+                event = "messages_set_back",
+                app = self.app,
+                messages,
+                "the due times of messages are corrected after the clock was set back"
+            );
+            self.clock_stepped();
+        }
+    }
+
+    /// Tries a statement several times. Logs the failure of many tries, unless it is an outage, which the claim loop logs.
     async fn written<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
@@ -178,19 +205,12 @@ impl Lane {
         statement: impl Fn() -> F,
     ) -> Option<T> {
         let shutdown = &self.shared.shutdown;
-        let mut attempt = 1;
-        loop {
+        for attempt in 1..=tries {
             let error = match statement().await {
                 Ok(written) => return Some(written),
                 Err(error) => error,
             };
-            let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
-            if attempt < tries && shutdown.run_until_cancelled(pause).await.is_some() {
-                attempt += 1;
-                continue;
-            }
-            // The claim loop logs outages.
-            if !is_outage(&error) {
+            if attempt == tries.min(TRIES) && !is_outage(&error) {
                 tracing::warn!(
                     event = "lane_update_failed",
                     app = self.app,
@@ -198,7 +218,11 @@ impl Lane {
                     "the lane could not be {result}"
                 );
             }
-            return None;
+            let pause = tokio::time::sleep(TRY_AGAIN_AFTER);
+            if attempt == tries || shutdown.run_until_cancelled(pause).await.is_none() {
+                break;
+            }
         }
+        None
     }
 }

@@ -66,7 +66,7 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
         done(&world, &adopt).await,
         "default belongs to the environment staging now, and did to the environment production: 30 messages cancelled\n"
     );
-    staging.until_logged("lane_adopted").await;
+    staging.until_logged("lane_released").await;
     let id = world.insert(peer(json!({"payload": "new"}))).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
     assert_eq!(world.count("status = 'cancelled'").await, 30);
@@ -153,7 +153,7 @@ async fn a_copy_that_is_restored_beneath_a_running_worker_is_refused() {
     )
     .await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
-    staging.until_logged("lane_adopted").await;
+    staging.until_logged("lane_released").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -130,7 +130,7 @@ async fn a_worker_that_shuts_down_is_not_ready_and_responds_until_its_end() {
 }
 
 #[tokio::test]
-async fn a_stuck_lane_is_reported_with_its_error() {
+async fn a_stuck_lane_is_reported_and_the_log_has_its_error() {
     let world = World::new().await;
     let ops = OpsWorker::start(world.worker()).await;
     ops.until_ready().await;
@@ -141,8 +141,9 @@ async fn a_stuck_lane_is_reported_with_its_error() {
     ops.until_readiness(503, "FAIL lanes: no progress of the app default for")
         .await;
     let body = ops.client.get("/readyz").await.body;
-    assert!(body.contains("lock timeout"), "{body}");
     assert!(body.contains("ok   database"), "{body}");
+    let line = ops.worker.log_line("database_failed");
+    assert!(line.contains("lock timeout"), "{line}");
     client.rollback().await.expect("unlocked");
     ops.until_ready().await;
     world.until_final(id).await;

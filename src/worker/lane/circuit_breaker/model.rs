@@ -4,7 +4,6 @@
 use super::tests::attempt;
 use super::*;
 use crate::model::explorer::{Model, Property, explore};
-use crate::outcome::Acceptance;
 
 const WORKERS: usize = 2;
 /// The destination that fails, and two that do not.
@@ -79,7 +78,7 @@ impl Fleet {
         let outcome = if fails {
             Outcome::Transient
         } else {
-            Outcome::Accepted(Acceptance::Sent)
+            Outcome::MessageSent
         };
         let attempt = attempt(target, kind, outcome);
         breaker.observe(attempt, now);

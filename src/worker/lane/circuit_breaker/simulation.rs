@@ -7,7 +7,6 @@ use rand::{RngExt, SeedableRng};
 
 use super::tests::attempt;
 use super::*;
-use crate::outcome::Acceptance;
 
 /// The party at fault, in the seconds from 30 to 90.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,7 +139,7 @@ impl Fleet {
         let outcome = if is_at_fault {
             Outcome::Transient
         } else {
-            Outcome::Accepted(Acceptance::Sent)
+            Outcome::MessageSent
         };
         let kind = match is_held {
             true => AttemptKind::Probe,

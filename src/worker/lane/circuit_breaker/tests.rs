@@ -1,7 +1,6 @@
 use super::*;
-use crate::outcome::Acceptance;
 
-const ACCEPTED: Outcome = Outcome::Accepted(Acceptance::Sent);
+const ACCEPTED: Outcome = Outcome::MessageSent;
 
 pub(super) fn attempt(target: u64, kind: AttemptKind, outcome: Outcome) -> Attempt<'static> {
     Attempt {
