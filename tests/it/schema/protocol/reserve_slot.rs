@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, SPACING, lane, set_lane, world};
+use super::{Claim, SPACING, world};
 use testkit::World;
 
 #[derive(Debug, FromRow)]
@@ -26,12 +26,12 @@ async fn reserve(world: &World, app: &str, call_id: Uuid) -> Option<Reserved> {
 
 /// Why the default app has no slot to give. A refusal takes none.
 async fn refusal(world: &World) -> Option<String> {
-    let before: String = lane(world, "lane::text").await;
+    let before: String = world.lane("lane::text").await;
     let reserved = reserve(world, "default", Uuid::new_v4())
         .await
         .expect("a row");
     if reserved.refusal.is_some() {
-        assert_eq!(lane::<String>(world, "lane::text").await, before);
+        assert_eq!(world.lane::<String>("lane::text").await, before);
     }
     reserved.refusal
 }
@@ -51,7 +51,11 @@ async fn a_call_gets_a_slot_of_the_lane_and_no_claim_gets_the_same() {
     world.insert_many(1).await;
     let claimed = Claim::default().run(&world.pool).await;
     assert!(claimed.messages[0].slot_at >= second.slot_at + SPACING);
-    assert!(lane::<bool>(&world, "probe_claim_id is null and hold_until is null").await);
+    assert!(
+        world
+            .lane::<bool>("probe_claim_id is null and hold_until is null")
+            .await
+    );
 }
 
 #[tokio::test]
@@ -63,36 +67,30 @@ async fn an_app_without_a_lane_has_no_slot() {
 #[tokio::test]
 async fn a_refusal_says_why_and_takes_no_slot() {
     let world = world().await;
-    set_lane(
-        &world,
-        "next_slot_at = clock_timestamp() + interval '900 milliseconds'",
-    )
-    .await;
+    world
+        .set_lane("next_slot_at = clock_timestamp() + interval '900 milliseconds'")
+        .await;
     assert_eq!(refusal(&world).await, None, "within twice the horizon");
-    set_lane(
-        &world,
-        "next_slot_at = clock_timestamp() + interval '1900 milliseconds'",
-    )
-    .await;
+    world
+        .set_lane("next_slot_at = clock_timestamp() + interval '1900 milliseconds'")
+        .await;
     assert_eq!(refusal(&world).await.as_deref(), Some("busy"));
-    set_lane(
-        &world,
-        "next_slot_at = 'epoch', retry_after_until = clock_timestamp() + interval '10 seconds'",
-    )
-    .await;
+    world
+        .set_lane(
+            "next_slot_at = 'epoch', retry_after_until = clock_timestamp() + interval '10 seconds'",
+        )
+        .await;
     assert_eq!(refusal(&world).await.as_deref(), Some("retry_after"));
     world.execute("select signaling.pause('default')").await;
     assert_eq!(refusal(&world).await.as_deref(), Some("paused"));
     world.execute("select signaling.resume('default')").await;
-    set_lane(&world, "next_slot_at = clock_timestamp()").await;
+    world.set_lane("next_slot_at = clock_timestamp()").await;
     world
         .execute("select signaling.hold('default', 'unavailable', 'HTTP 500', null)")
         .await;
-    set_lane(
-        &world,
-        "hold_until = clock_timestamp() + interval '1 minute'",
-    )
-    .await;
+    world
+        .set_lane("hold_until = clock_timestamp() + interval '1 minute'")
+        .await;
     assert_eq!(refusal(&world).await.as_deref(), Some("held"));
 }
 
@@ -102,13 +100,13 @@ async fn the_call_of_a_held_lane_is_its_probe_until_it_is_released() {
     world
         .execute("select signaling.hold('default', 'unavailable', 'HTTP 500', null)")
         .await;
-    set_lane(&world, "hold_until = clock_timestamp()").await;
+    world.set_lane("hold_until = clock_timestamp()").await;
     let call_id = Uuid::new_v4();
     let reserved = reserve(&world, "default", call_id).await.expect("a row");
     assert_eq!((reserved.refusal, reserved.is_probe), (None, true));
-    assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, call_id);
+    assert_eq!(world.lane::<Uuid>("probe_claim_id").await, call_id);
     assert_eq!(
-        lane::<OffsetDateTime>(&world, "hold_until").await,
+        world.lane::<OffsetDateTime>("hold_until").await,
         reserved.at + Duration::seconds(10)
     );
     assert_eq!(refusal(&world).await.as_deref(), Some("held"));
