@@ -1,17 +1,15 @@
 //! Actions of the dashboard: a page asks for confirmation and changes nothing, a POST acts.
 
-use hyper::{Method, StatusCode};
 use serde_json::json;
 
-use super::database_proxy::DatabaseProxy;
-use super::fixtures::open_lane;
+use super::database_proxy::{DatabaseProxy, Network};
 use super::server::Dashboard;
 use testkit::{World, peer};
 
 #[tokio::test]
 async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
     let world = World::new().await;
-    open_lane(&world, "default").await;
+    world.open_lane("default").await;
     let dashboard = Dashboard::of(&world).await;
     let lane = async |columns: &str| -> String {
         let lane = format!(
@@ -24,16 +22,14 @@ async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
     let parts = ["Pause default?", "No worker on any host", "Limit default?"];
     dashboard.shows("/", &parts).await;
     let response = dashboard.get("/actions/pause?app=default").await;
-    assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.status, 405);
     assert_eq!(lane("paused_at").await, "nothing");
 
     let next = dashboard.post(pause, "app=default&reason=%3Cthe+vendor%3E");
     let parts = ["is paused by dashboard", "Resume default?"];
     dashboard.shows(&next.await, &parts).await;
-    assert_eq!(
-        lane("paused_by || ': ' || pause_reason").await,
-        "dashboard: <the vendor>"
-    );
+    let found = lane("paused_by || ': ' || pause_reason").await;
+    assert_eq!(found, "dashboard: <the vendor>");
     let next = dashboard.post(resume, "app=default").await;
     let page = dashboard.shows(&next, &["Pause default?"]).await;
     assert!(!page.contains("is paused by"), "{page}");
@@ -41,10 +37,8 @@ async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
 
     let next = dashboard.post(limit, "app=default&limit=42").await;
     dashboard.shows(&next, &[" of 42, set by hand"]).await;
-    assert_eq!(
-        lane("limit_per_s || ' by ' || limit_set_by").await,
-        "42 by dashboard"
-    );
+    let found = lane("limit_per_s || ' by ' || limit_set_by").await;
+    assert_eq!(found, "42 by dashboard");
     dashboard.post(limit, "app=default&limit=").await;
     assert_eq!(lane("limit_per_s").await, "100");
     for (path, form) in [
@@ -53,20 +47,15 @@ async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {
         (limit, "app=default&limit=fast"),
         (pause, "app=nobody"),
     ] {
-        let response = dashboard.ask(Method::POST, path, form, &[]).await;
-        assert_eq!(
-            response.status,
-            StatusCode::BAD_REQUEST,
-            "{path} {form}: {}",
-            response.text
-        );
+        let response = dashboard.try_post(path, form).await;
+        assert_eq!(response.status, 400, "{path} {form}: {}", response.body);
     }
 }
 
 #[tokio::test]
 async fn an_operator_sees_and_ends_a_wait_that_the_api_has_asked_for() {
     let world = World::new().await;
-    open_lane(&world, "default").await;
+    world.open_lane("default").await;
     world.pretend_worker("the-worker", "1", "default").await;
     world
         .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z' where app = 'default'")
@@ -107,8 +96,8 @@ async fn an_operator_confirms_and_cancels_a_message_and_sends_it_again() {
         dashboard.shows(&next, &[">queued</span>", &cancel]).await;
         assert_eq!(status().await, "pending");
     }
-    let response = dashboard.ask(Method::POST, "/actions/send", &form, &[]);
-    assert_eq!(response.await.status, StatusCode::NOT_FOUND);
+    let response = dashboard.try_post("/actions/send", &form).await;
+    assert_eq!(response.status, 404);
 }
 
 #[tokio::test]
@@ -116,43 +105,37 @@ async fn a_form_that_is_too_long_is_refused() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     let form = format!("app=default&reason={}", "x".repeat(70_000));
-    let response = dashboard
-        .ask(Method::POST, "/actions/pause", &form, &[])
-        .await;
-    assert_eq!(response.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let response = dashboard.try_post("/actions/pause", &form).await;
+    assert_eq!(response.status, 413);
 }
 
 #[tokio::test]
 async fn a_change_that_the_database_does_not_make_in_time_is_reported_as_not_done() {
     let world = World::new().await;
-    open_lane(&world, "default").await;
+    world.open_lane("default").await;
     let proxy = DatabaseProxy::open(&world);
     let dashboard = Dashboard::through(&proxy, &world).await;
     let is_paused = "select paused_at is not null from signaling.lane where app = 'default'";
     let pause_fails = async || {
-        let response = dashboard
-            .ask(Method::POST, "/actions/pause", "app=default", &[])
-            .await;
-        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+        let response = dashboard.try_post("/actions/pause", "app=default").await;
+        assert_eq!(response.status, 500);
         for part in ["Not confirmed", "nothing was changed"] {
-            assert!(response.text.contains(part), "{}", response.text);
+            assert!(response.body.contains(part), "{}", response.body);
         }
         // The script must not fetch the response to a POST again as if it were a page.
-        assert!(!response.text.contains("data-every-s"), "{}", response.text);
+        assert!(!response.body.contains("data-every-s"), "{}", response.body);
         assert!(!world.ask::<bool>(is_paused).await);
     };
 
     // Another session holds a lock on the row.
-    let mut client = world.pool.begin().await.expect("a transaction");
-    sqlx::query("select from signaling.lane where app = 'default' for update")
-        .execute(&mut *client)
-        .await
-        .expect("locked");
+    let client = world
+        .open_transaction("select from signaling.lane where app = 'default' for update")
+        .await;
     pause_fails().await;
     client.rollback().await.expect("released");
 
     // The network drops the worker's bytes on an established connection.
     dashboard.post("/actions/resume", "app=default").await;
-    proxy.swallow();
+    proxy.set(Network::Swallowing);
     pause_fails().await;
 }

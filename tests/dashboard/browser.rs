@@ -1,14 +1,17 @@
 //! A real browser: Debian's Chromium with its chromedriver. Each test starts its own, with a profile of its own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::webdriver::{Key, Session};
+use super::ops_client::OpsClient;
 use testkit::{PATIENCE, leave_out, until};
 
 const BROWSER: &str = "/usr/bin/chromium";
@@ -17,9 +20,30 @@ const DRIVER: &str = "/usr/bin/chromedriver";
 pub(super) const PHONE: (u32, u32) = (360, 740);
 pub(super) const DESKTOP: (u32, u32) = (1280, 900);
 
-/// A browser with one page.
+/// A key that types no character.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Key {
+    Enter,
+    Tab,
+}
+
+impl From<Key> for String {
+    /// WebDriver's code point for the key.
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Enter => '\u{E007}',
+            Key::Tab => '\u{E004}',
+        }
+        .into()
+    }
+}
+
+/// A browser with one page. Its commands are those of WebDriver (<https://www.w3.org/TR/webdriver2/>), and with `goog` and
+/// `se` chromedriver's own.
 pub(super) struct Browser {
-    session: Session,
+    address: SocketAddr,
+    /// `/session/{id}`, the path that all commands start with.
+    session: String,
     driver: Child,
     profile: TempDir,
 }
@@ -67,9 +91,14 @@ impl Browser {
             "goog:chromeOptions": {"binary": BROWSER, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
         });
-        let session = Session::start(port, capabilities).await;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let parameters = json!({"capabilities": {"alwaysMatch": capabilities}});
+        let session = send(address, "POST", "/session", &parameters.to_string()).await;
+        let session = session.expect("the browser starts");
+        let id = session["sessionId"].as_str().expect("a session");
         let browser = Self {
-            session: session.expect("the browser starts"),
+            address,
+            session: format!("/session/{id}"),
             driver,
             profile,
         };
@@ -78,7 +107,9 @@ impl Browser {
     }
 
     pub(super) async fn open(&self, url: &str) {
-        self.session.navigate(url).await.expect("opened");
+        self.command("/url", json!({"url": url}))
+            .await
+            .expect("opened");
     }
 
     /// Sets the window's inner size.
@@ -102,17 +133,28 @@ impl Browser {
             .await;
     }
 
+    /// Sends a command of the Chrome DevTools Protocol.
     async fn devtools(&self, command: &str, parameters: Value) {
-        let done = self.session.devtools(command, parameters).await;
-        done.expect("done");
+        let parameters = json!({"cmd": command, "params": parameters});
+        let done = self.command("/goog/cdp/execute", parameters).await;
+        done.expect(command);
+    }
+
+    async fn command(&self, command: &str, parameters: Value) -> Result<Value, String> {
+        let path = format!("{}{command}", self.session);
+        send(self.address, "POST", &path, &parameters.to_string()).await
+    }
+
+    /// Runs the body of a JavaScript function and returns the function's result.
+    async fn execute(&self, script: &str) -> Result<Value, String> {
+        let parameters = json!({"script": script, "args": []});
+        self.command("/execute/sync", parameters).await
     }
 
     /// Evaluates a JavaScript expression.
     pub(super) async fn value(&self, expression: &str) -> Value {
-        self.session
-            .execute(&format!("return ({expression})"))
-            .await
-            .unwrap_or_else(|error| panic!("{expression}: {error:#}"))
+        let value = self.execute(&format!("return ({expression})")).await;
+        value.unwrap_or_else(|error| panic!("{expression}: {error}"))
     }
 
     /// Waits until an expression is true.
@@ -120,7 +162,7 @@ impl Browser {
         let script = format!("return Boolean({expression})");
         until(expression, PATIENCE, async || {
             // While the browser goes from one page to the next, the script can fail.
-            matches!(self.session.execute(&script).await, Ok(Value::Bool(true)))
+            matches!(self.execute(&script).await, Ok(Value::Bool(true)))
         })
         .await;
     }
@@ -136,7 +178,13 @@ impl Browser {
 
     /// Types a text, or presses a [`Key`], in the focused element.
     pub(super) async fn press(&self, keys: impl Into<String>) {
-        self.session.press(&keys.into()).await.expect("pressed");
+        let press = |key: char| {
+            ["keyDown", "keyUp"].map(|action| json!({"type": action, "value": key.to_string()}))
+        };
+        let actions: Vec<_> = keys.into().chars().flat_map(press).collect();
+        let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
+        let pressed = self.command("/actions", json!({"actions": [keyboard]}));
+        pressed.await.expect("pressed");
     }
 
     /// Presses Tab until `expression`, in which `element` is the focused element, is true.
@@ -153,16 +201,24 @@ impl Browser {
 
     /// Returns what the page and the browser have logged to the console since the previous call.
     pub(super) async fn complaints(&self) -> Vec<String> {
-        self.session.console().await.expect("a log")
+        let entries = self.command("/se/log", json!({"type": "browser"})).await;
+        let entries = entries.expect("a log");
+        let entries = entries.as_array().expect("entries").iter();
+        entries.map(ToString::to_string).collect()
     }
 
+    /// Returns a PNG of the visible part of the page.
     pub(super) async fn screenshot(&self) -> Vec<u8> {
-        self.session.screenshot().await.expect("a picture")
+        let path = format!("{}/screenshot", self.session);
+        let image = send(self.address, "GET", &path, "").await;
+        let image = image.expect("a picture");
+        STANDARD.decode(image.as_str().expect("text")).expect("PNG")
     }
 
     /// Ends the browser and its driver.
     pub(super) async fn quit(mut self) {
-        self.session.end().await.expect("ended");
+        let ended = send(self.address, "DELETE", &self.session, "").await;
+        ended.expect("ended");
         self.driver.kill().await.expect("killed");
     }
 }
@@ -210,4 +266,22 @@ async fn port(driver: &mut Child) -> u16 {
     // A full pipe would block chromedriver.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     port
+}
+
+/// Sends a command to chromedriver and returns the `value` of the response, or the message of an error.
+async fn send(
+    driver: SocketAddr,
+    method: &str,
+    path: &str,
+    parameters: &str,
+) -> Result<Value, String> {
+    let headers = [("content-type", "application/json; charset=utf-8")];
+    let response = OpsClient(driver).ask(method, path, &headers, parameters);
+    let response = response.await;
+    let mut body: Value = serde_json::from_str(&response.body)
+        .unwrap_or_else(|error| panic!("{method} {path}: {error}: {response:?}"));
+    match response.status {
+        200 => Ok(body["value"].take()),
+        status => Err(format!("{method} {path}: {status}: {body}")),
+    }
 }

@@ -22,11 +22,8 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
         "20 <button type=\"button\"",
     ];
     let page = dashboard.shows("/failures", &parts).await;
-    assert_eq!(
-        page.matches("<td class=\"number\">20</td>").count(),
-        6,
-        "{page}"
-    );
+    let found = page.matches("<td class=\"number\">20</td>").count();
+    assert_eq!(found, 6, "{page}");
     let rejected = "/failures?outcome=rejected&app=default";
     let rejected = dashboard.shows(rejected, &["no such user"]).await;
     assert!(!rejected.contains("no answer"), "{rejected}");
@@ -39,9 +36,9 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
 async fn an_operator_sends_exactly_one_group_again() {
     let world = World::new().await;
     fixtures::messages_of_all_states(&world, 20).await;
-    world
-        .execute("update signaling.outbox set error = 'another one' where id in (select id from signaling.outbox where status = 'failed' order by id limit 5)")
-        .await;
+    let changes = "error = 'another one' where id in (select id from signaling.outbox
+                   where status = 'failed' order by id limit 5)";
+    world.set_messages(changes).await;
     let dashboard = Dashboard::of(&world).await;
     let page = dashboard.page("/failures").await;
     let (_, form) = page
@@ -55,11 +52,8 @@ async fn an_operator_sends_exactly_one_group_again() {
         query.append_pair(name, &value.replace("&quot;", "\""));
     }
     let (form, retry) = (query.finish(), "/actions/retry-group");
-    assert_eq!(
-        world.count("status = 'failed'").await,
-        20,
-        "a GET changes nothing"
-    );
+    let found = world.count("status = 'failed'").await;
+    assert_eq!(found, 20, "a GET changes nothing");
 
     let left = "status = 'failed' and error = 'another one'";
     for _ in 0..2 {

@@ -56,13 +56,3 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
         ))
         .await;
 }
-
-/// Inserts a lane without a worker.
-pub(super) async fn open_lane(world: &World, app: &str) {
-    world
-        .execute(&format!(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-             values ('{app}', 100, 100, signaling.slot_rate(100))"
-        ))
-        .await;
-}

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::browser::{Browser, DESKTOP, PHONE};
+use super::browser::{Browser, DESKTOP, Key, PHONE};
 use super::server::{Dashboard, count_pending};
-use super::webdriver::Key;
 use super::{fixtures, pages};
 use testkit::{PATIENCE, World, peer};
 
@@ -19,7 +18,7 @@ const PAGES: [&str; 5] = [
 /// A world with messages of all states and an hour of stats. No worker sends its messages.
 async fn filled_world() -> (World, Dashboard) {
     let world = World::new().await;
-    fixtures::open_lane(&world, "default").await;
+    world.open_lane("default").await;
     fixtures::messages_of_all_states(&world, 20).await;
     fixtures::an_hour_of_stats(&world, "default").await;
     let dashboard = Dashboard::of(&world).await;
@@ -52,11 +51,8 @@ async fn every_page_is_legible_at_any_width_in_light_and_dark() {
         let low_contrast = browser.value(CONTRAST).await;
         assert_eq!(low_contrast, json!([]), "{path}: low contrast in the dark");
         browser.prefer("light").await;
-        assert_eq!(
-            browser.value(CONTRAST).await,
-            json!([]),
-            "{path}: low contrast in the light"
-        );
+        let found = browser.value(CONTRAST).await;
+        assert_eq!(found, json!([]), "{path}: low contrast in the light");
 
         browser.resize(PHONE).await;
         let width = browser
@@ -160,12 +156,10 @@ async fn an_operator_searches_and_pages_with_the_keyboard_alone() {
     browser.until("location.search.includes('to=user-7')").await;
     let receivers = "[...new Set([...document.querySelectorAll('tbody td:nth-child(3)')].map((cell) => cell.textContent.trim()))]";
     assert_eq!(browser.value(receivers).await, json!(["user-7"]));
-    assert_eq!(
-        browser
-            .value("document.querySelector('[name=to]').value")
-            .await,
-        "user-7"
-    );
+    let found = browser
+        .value("document.querySelector('[name=to]').value")
+        .await;
+    assert_eq!(found, "user-7");
 
     browser
         .open(&format!("{}/messages?state=failed", dashboard.url))
@@ -214,13 +208,14 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
     browser.press(Key::Enter).await;
     browser.until_shown("the vendor asked for it;").await;
     assert!(world.ask::<bool>(paused).await);
+    let holds = async || {
+        world
+            .count("claim_id is not null and status = 'pending'")
+            .await
+            == 0
+    };
     world
-        .until("unsent messages are released", PATIENCE, async || {
-            world
-                .count("claim_id is not null and status = 'pending'")
-                .await
-                == 0
-        })
+        .until("unsent messages are released", PATIENCE, holds)
         .await;
     let calls = world.seen().calls;
     assert!(calls < 2_000, "all messages were sent before the pause");
@@ -305,12 +300,10 @@ async fn scripts_in_texts_of_rows_do_not_run() {
     browser
         .open(&format!("{}/messages/{id}", dashboard.url))
         .await;
-    assert_eq!(
-        browser
-            .value("document.getElementById('payload') === null")
-            .await,
-        Value::Bool(true)
-    );
+    let found = browser
+        .value("document.getElementById('payload') === null")
+        .await;
+    assert_eq!(found, Value::Bool(true));
     browser
         .tab_to("element.textContent === 'Show the payload'")
         .await;

@@ -1,12 +1,10 @@
 //! Content and HTTP headers of the pages.
 
-use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
 use super::fixtures;
 use super::server::{Dashboard, count_pending};
-use testkit::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, assert_contains, peer};
 
 #[tokio::test]
 async fn each_page_reports_a_database_that_is_not_reached_yet_and_recovers() {
@@ -14,20 +12,17 @@ async fn each_page_reports_a_database_that_is_not_reached_yet_and_recovers() {
     let (dashboard, mut proxy) = Dashboard::without_database(&world).await;
     for path in ["/", "/messages", "/messages/1", "/failures"] {
         let page = dashboard.get(path).await;
-        assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(page.status, 503, "{path}");
         assert!(
-            page.text.contains("not reached the database yet"),
+            page.body.contains("not reached the database yet"),
             "{path}: {}",
-            page.text
+            page.body
         );
-        assert!(page.text.contains("data-every-s"), "{path} refreshes");
+        assert!(page.body.contains("data-every-s"), "{path} refreshes");
     }
     proxy.accept();
-    world
-        .until("the overview is there", PATIENCE, async || {
-            dashboard.get("/").await.status == StatusCode::OK
-        })
-        .await;
+    let holds = async || dashboard.get("/").await.status == 200;
+    world.until("the overview is there", PATIENCE, holds).await;
 }
 
 #[tokio::test]
@@ -35,11 +30,11 @@ async fn the_overview_shows_each_lanes_state_and_its_reason() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     world.insert(peer(json!({}))).await;
-    fixtures::open_lane(&world, "orders").await;
+    world.open_lane("orders").await;
     world
         .execute("select signaling.pause('orders', 'the vendor is down', 'operator')")
         .await;
-    fixtures::open_lane(&world, "chat").await;
+    world.open_lane("chat").await;
     world
         .execute(
             "update signaling.lane set hold = 'unauthorized', hold_reason = 'the API answered 401', hold_since = now(),
@@ -47,11 +42,11 @@ async fn the_overview_shows_each_lanes_state_and_its_reason() {
         )
         .await;
     world.pretend_worker("chat-worker", "1", "chat").await;
-    fixtures::open_lane(&world, "left").await;
+    world.open_lane("left").await;
     fixtures::an_hour_of_stats(&world, "chat").await;
     count_pending(&world).await;
     let page = dashboard.page("/").await;
-    for part in [
+    let phrases = [
         "no worker",
         "No worker has served this app yet",
         "No worker that serves the app is alive",
@@ -63,15 +58,14 @@ async fn the_overview_shows_each_lanes_state_and_its_reason() {
         "href=\"/messages?app=default&amp;state=queued\"",
         "href=\"/failures?app=chat&amp;outcome=throttled\"",
         ">300<span",
-    ] {
-        assert!(page.contains(part), "{part} is missing in {page}");
-    }
+    ];
+    assert_contains(&page, &phrases);
 }
 
 #[tokio::test]
 async fn the_overview_names_live_dead_and_stepped_aside_workers() {
     let world = World::new().await;
-    fixtures::open_lane(&world, "default").await;
+    world.open_lane("default").await;
     world.pretend_worker("healthy", "1.2.3", "default").await;
     world.pretend_worker("refused", "1.3.0", "default").await;
     world
@@ -97,7 +91,7 @@ async fn the_overview_names_live_dead_and_stepped_aside_workers() {
 #[tokio::test]
 async fn a_messages_page_shows_the_fault_of_a_failure_and_an_advice() {
     let world = World::new().await;
-    fixtures::open_lane(&world, "default").await;
+    world.open_lane("default").await;
     let id = world.insert(peer(json!({"due_at": "2100-01-01Z"}))).await;
     world
         .execute(&format!(
@@ -185,9 +179,9 @@ async fn a_payload_is_shown_only_on_request_and_cached_nowhere() {
         .await;
     for path in ["/", "/messages", "/failures", &format!("/messages/{id}")] {
         let page = dashboard.get(path).await;
-        assert!(!page.text.contains("a word for bob"), "{path}");
-        assert!(!page.text.contains("key-of-content"), "{path}");
-        assert_eq!(page.headers[CACHE_CONTROL], "no-store", "{path}");
+        assert!(!page.body.contains("a word for bob"), "{path}");
+        assert!(!page.body.contains("key-of-content"), "{path}");
+        assert_eq!(page.header("cache-control"), Some("no-store"), "{path}");
     }
     let shown = dashboard.page(&format!("/messages/{id}?payload=1")).await;
     assert!(shown.contains("a word for bob"), "{shown}");
@@ -197,7 +191,7 @@ async fn a_payload_is_shown_only_on_request_and_cached_nowhere() {
 async fn the_assets_that_a_page_names_exist() {
     let world = World::new().await;
     let (dashboard, _proxy) = Dashboard::without_database(&world).await;
-    let page = dashboard.get("/").await.text;
+    let page = dashboard.get("/").await.body;
     for (url, kind) in [
         ("/assets/dashboard.css", "text/css; charset=utf-8"),
         ("/assets/dashboard.js", "text/javascript; charset=utf-8"),
@@ -205,8 +199,8 @@ async fn the_assets_that_a_page_names_exist() {
     ] {
         assert!(page.contains(&format!("=\"{url}\"")), "{page}");
         let asset = dashboard.get(url).await;
-        assert_eq!(asset.status, StatusCode::OK, "{url}");
-        assert_eq!(asset.headers[CONTENT_TYPE], kind);
+        assert_eq!(asset.status, 200, "{url}");
+        assert_eq!(asset.header("content-type"), Some(kind));
     }
 }
 
@@ -215,36 +209,24 @@ async fn a_wrong_url_gets_a_page_with_a_sentence() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     for (path, status, phrase) in [
-        (
-            "/messages/17",
-            StatusCode::NOT_FOUND,
-            "There is no message 17",
-        ),
-        (
-            "/messages/seventeen",
-            StatusCode::NOT_FOUND,
-            "There is no message seventeen",
-        ),
-        (
-            "/messages?since=yesterday",
-            StatusCode::BAD_REQUEST,
-            "2030-01-31T12:00",
-        ),
+        ("/messages/17", 404, "There is no message 17"),
+        ("/messages/seventeen", 404, "There is no message seventeen"),
+        ("/messages?since=yesterday", 400, "2030-01-31T12:00"),
     ] {
         let page = dashboard.get(path).await;
         assert_eq!(page.status, status, "{path}");
-        assert!(page.text.contains(phrase), "{path}: {}", page.text);
+        assert!(page.body.contains(phrase), "{path}: {}", page.body);
     }
 }
 
 #[tokio::test]
 async fn the_overview_shows_one_backlog_everywhere() {
     let world = World::new().await;
-    fixtures::open_lane(&world, "default").await;
+    world.open_lane("default").await;
     world.insert_many(5).await;
     world
-        .execute(
-            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'w', due_at = now() + interval '1 minute'
+        .set_messages(
+            "claim_id = gen_random_uuid(), claimed_by = 'w', due_at = now() + interval '1 minute'
              where id <= 2",
         )
         .await;

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::fixtures;
-use testkit::World;
+use testkit::{World, execute};
 
 /// A query of the pages, with parameters, and the parts that its plan must have.
 struct PageQuery {
@@ -80,10 +80,9 @@ async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
     let world = World::new().await;
     let mut connection = PgConnection::connect(&world.url).await.expect("connected");
     // The settings of each session in src/outbox/pool.rs.
-    sqlx::raw_sql("set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set search_path = pg_catalog, pg_temp")
-        .execute(&mut connection)
-        .await
-        .expect("set");
+    let statement = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off;
+                     set search_path = pg_catalog, pg_temp";
+    execute(&mut connection, statement).await;
     world
         .execute(
             "alter table signaling.outbox set (autovacuum_enabled = false);
@@ -125,10 +124,7 @@ async fn plan(connection: &mut PgConnection, statement: &str, types: &str, value
         "set plan_cache_mode = force_custom_plan".to_owned(),
         format!("prepare page_query ({types}) as {statement}"),
     ] {
-        sqlx::raw_sql(AssertSqlSafe(step))
-            .execute(&mut *connection)
-            .await
-            .expect("prepared");
+        execute(&mut *connection, &step).await;
     }
     let rows = sqlx::raw_sql(AssertSqlSafe(format!(
         "explain execute page_query ({values})"
@@ -136,10 +132,7 @@ async fn plan(connection: &mut PgConnection, statement: &str, types: &str, value
     .fetch_all(&mut *connection)
     .await
     .expect("a plan");
-    sqlx::raw_sql("deallocate page_query")
-        .execute(connection)
-        .await
-        .expect("deallocated");
+    execute(connection, "deallocate page_query").await;
     rows.iter()
         .map(|row| row.get::<String, _>(0) + "\n")
         .collect()

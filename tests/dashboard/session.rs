@@ -1,8 +1,7 @@
 //! The dashboard of a worker that requires a token.
 
-use super::browser::Browser;
+use super::browser::{Browser, Key};
 use super::server::{Dashboard, idle_worker};
-use super::webdriver::Key;
 use testkit::World;
 
 const TOKEN: &str = "zebra-token-0918273645";

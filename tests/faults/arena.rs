@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
+use crate::database_proxy::{DatabaseProxy, Network};
 use crate::fault::Fault;
 use crate::fleet::Fleet;
 use crate::producers::Producers;
-use crate::proxy::{Network, Proxy};
 use crate::verdict;
 use testkit::postgres::Settings;
-use testkit::{Postgres, SchedulerStalls, SteppedClock, World, slow_api};
+use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, execute, slow_api};
 
 /// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
 const CONNECTIONS: &str = "70";
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Arena {
     pub(crate) postgres: Postgres,
     pub(crate) world: World,
-    pub(crate) proxy: Proxy,
+    pub(crate) proxy: DatabaseProxy,
     pub(crate) fleet: Fleet,
     /// The clock of Postgres, if a fault sets it.
     pub(crate) database_clock: Option<SteppedClock>,
@@ -50,12 +50,8 @@ impl Arena {
         let mut api = slow_api(20);
         api.behaviour.limit = Some(crate::LIMIT);
         let world = World::on(&postgres, api).await;
-        let port = postgres.cluster.port;
-        let proxy = Proxy::start(port).await;
-        let url = world
-            .url
-            .replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
-        let fleet = Fleet::start(&world, url);
+        let proxy = DatabaseProxy::open(&world);
+        let fleet = Fleet::start(&world, proxy.url.clone());
         Self {
             postgres,
             world,
@@ -114,10 +110,7 @@ impl Arena {
     async fn until_all_work_within(&self, round: &str, deadline: Duration) -> Duration {
         let begun = Instant::now();
         let mut admin = self.admin().await;
-        let since: OffsetDateTime = sqlx::query_scalar("select clock_timestamp()")
-            .fetch_one(&mut admin)
-            .await
-            .expect("a time");
+        let since: OffsetDateTime = ask(&mut admin, "select clock_timestamp()").await;
         let names = self.fleet.names();
         self.world
             .until(
@@ -147,17 +140,11 @@ impl Arena {
 
     /// Changes a setting of the database.
     pub(crate) async fn alter(&self, admin: &mut PgConnection, what: &str) {
-        let database: String = sqlx::query_scalar("select current_database()::text")
-            .fetch_one(&mut *admin)
-            .await
-            .expect("a name");
+        let database: String = ask(&mut *admin, "select current_database()::text").await;
         // The database may be read-only.
         let statement =
             format!("set default_transaction_read_only = off; alter database {database} {what}");
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(admin)
-            .await
-            .expect("altered");
+        execute(admin, &statement).await;
     }
 
     pub(crate) async fn stop(mut self) {

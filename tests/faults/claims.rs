@@ -4,22 +4,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::proxy::{Network, Proxy};
+use crate::database_proxy::{DatabaseProxy, Network};
 use testkit::{World, peer};
 
 /// The database has claimed the message for the worker, and the worker does not know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_whose_response_is_lost_is_released_early_and_costs_no_attempt() {
     let world = World::new().await;
-    let port: i32 = world.ask("select inet_server_port()").await;
-    let port = u16::try_from(port).expect("a port");
-    let proxy = Proxy::start(port).await;
-    let url = world
-        .url
-        .replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
+    let proxy = DatabaseProxy::open(&world);
     let worker = world
         .worker()
-        .env("DATABASE_URL", &url)
+        .env("DATABASE_URL", &proxy.url)
         .env("WORKER_LEASE", "10m")
         .start();
     world.until_idle().await;

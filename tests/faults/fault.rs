@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
 use crate::arena::Arena;
-use crate::proxy::Network;
+use crate::database_proxy::Network;
+use testkit::execute;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -238,13 +239,6 @@ async fn terminate(admin: &mut PgConnection, which: &str) {
              select pid from pg_stat_activity where application_name = 'signaling-worker' {which}) as chosen"
     );
     execute(admin, &statement).await;
-}
-
-async fn execute(admin: &mut PgConnection, statement: &str) {
-    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-        .execute(admin)
-        .await
-        .unwrap_or_else(|error| panic!("{statement}: {error}"));
 }
 
 /// Makes most updates fail as on a full disk: with SQLSTATE 53100. The function stands in the schema `signaling`, because workers

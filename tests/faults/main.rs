@@ -7,10 +7,12 @@
 
 mod arena;
 mod claims;
+#[path = "../it/database_proxy.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod database_proxy;
 mod fault;
 mod fleet;
 mod producers;
-mod proxy;
 mod verdict;
 
 use std::time::{Duration, Instant};

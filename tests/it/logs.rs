@@ -1,16 +1,14 @@
 //! The logs of a worker: each state change once, and no line per message.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use testkit::{
     API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, api_with_limit, app_table, basic,
-    log_lines, peer,
+    execute, log_lines, peer,
 };
 
 /// Inserts messages until each worker has logged an event with a field.
@@ -146,10 +144,7 @@ async fn an_outage_of_the_database_is_logged_once_for_all_apps_and_so_is_its_end
     let mut admin = PgConnection::connect(&admin_url).await.expect("connected");
     let mut allow = async |allowed: bool| {
         let statement = format!("alter database {database} allow_connections {allowed}");
-        sqlx::raw_sql(AssertSqlSafe(statement))
-            .execute(&mut admin)
-            .await
-            .expect("altered");
+        execute(&mut admin, &statement).await;
     };
     allow(false).await;
     world.terminate_workers().await;
@@ -206,65 +201,6 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
     }
     assert_eq!(line("lane_released")["app"], "default");
     assert!(!worker.stderr.text().contains('\u{1b}'), "no colours");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_line_of_a_run_with_many_faults_names_its_event() {
-    let world = World::new().await;
-    world
-        .execute(
-            "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
-             create trigger refuse before update on signaling.outbox for each row
-             when (new.finished_at is not null and new.payload = 'refused') execute function refuse()",
-        )
-        .await;
-    // The log has no lines of libraries.
-    let mut worker = world
-        .worker()
-        .env("WORKER_LOG_FORMAT", "json")
-        .env("WORKER_LOG", "signaling_worker=trace")
-        .env("WORKER_OPS_ADDR", "127.0.0.1:0")
-        .start();
-    let workers = std::slice::from_mut(&mut worker);
-
-    for (faults, field) in [
-        ("500", "\"hold\":\"unavailable\""),
-        ("401", "\"hold\":\"unauthorized\""),
-    ] {
-        world.set_faults(&[faults]);
-        until_all_have_logged(&world, workers, "lane_held", field).await;
-        world.set_faults(&[]);
-        world.until_all_final().await;
-    }
-    world.set_faults(&["429:count=1"]);
-    until_all_have_logged(&world, workers, "lane_throttled", "").await;
-    let pause = ["pause", "default", "--reason", "a test"];
-    world.run(&pause).await;
-    until_all_have_logged(&world, workers, "lane_paused", "").await;
-    let resume = ["resume", "default"];
-    world.run(&resume).await;
-    until_all_have_logged(&world, workers, "lane_released", "\"hold\":\"paused\"").await;
-    world.insert(peer(json!({"payload": "refused"}))).await;
-    worker.until_logged("record_refused").await;
-    world.terminate_workers().await;
-    worker.until_logged("listener_lost").await;
-    worker.until_logged("listener_restored").await;
-    worker.stop().await;
-
-    let lines = json_lines(&worker);
-    let mut events = BTreeSet::new();
-    for line in &lines {
-        let event = line["event"].as_str().unwrap_or_default();
-        let is_name = event
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        assert!(is_name && event.contains('_'), "no event: {line}");
-        events.insert(event);
-    }
-    assert!(events.len() > 12, "too little went wrong: {events:?}");
-    for event in ["ops_server_started", "attempt_finished", "worker_stopped"] {
-        assert!(events.contains(event), "{event} is missing: {events:?}");
-    }
 }
 
 #[tokio::test]

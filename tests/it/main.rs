@@ -5,6 +5,8 @@ mod certificates;
 mod cli;
 mod connect_proxy;
 mod connections;
+#[expect(dead_code, reason = "other tests use the rest")]
+mod database_proxy;
 mod delivery;
 mod docs;
 mod fleet;

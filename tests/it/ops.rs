@@ -2,7 +2,6 @@
 
 mod addresses;
 mod auth;
-mod database_gate;
 mod health;
 mod metrics;
 mod ops_client;

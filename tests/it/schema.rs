@@ -9,5 +9,5 @@ mod names;
 mod obstacles;
 mod plan;
 mod prepared;
-mod protocol;
+pub(crate) mod protocol;
 pub(crate) mod roles;

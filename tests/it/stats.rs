@@ -69,14 +69,10 @@ async fn the_minute_stats_of_a_fleet_equal_the_apis_ledger_and_the_rows() {
     assert_eq!(total(&world, "failed").await, 5);
     assert_eq!(total(&world, "calls_rejected").await, 5);
     let count = |calls: u64| i64::try_from(calls).expect("few");
-    assert_eq!(
-        total(&world, "calls_transient").await,
-        count(app.by_status[&500])
-    );
-    assert_eq!(
-        total(&world, "calls_throttled").await,
-        count(app.by_status[&429])
-    );
+    let found = total(&world, "calls_transient").await;
+    assert_eq!(found, count(app.by_status[&500]));
+    let found = total(&world, "calls_throttled").await;
+    assert_eq!(found, count(app.by_status[&429]));
     assert_eq!(observed(&world, "call_time").await, count(seen.calls));
     // Each message has one first attempt.
     assert_eq!(observed(&world, "queue_wait").await, 305);
@@ -92,7 +88,7 @@ async fn the_queue_wait_lasts_from_the_due_time_to_the_first_attempt() {
         ))
         .await;
     world
-        .execute("update signaling.outbox set due_at = clock_timestamp() - interval '2.5 seconds'")
+        .set_messages("due_at = clock_timestamp() - interval '2.5 seconds'")
         .await;
     let mut worker = world.worker().start();
     world.until_all_final().await;
@@ -118,7 +114,7 @@ async fn pending_messages_are_counted_by_app_and_state() {
         .insert(peer(json!({"app": "other", "due_at": "2001-01-01"})))
         .await;
     world
-        .execute("update signaling.outbox set sent_at = now(), attempts = 1 where app = 'other'")
+        .set_messages("sent_at = now(), attempts = 1 where app = 'other'")
         .await;
     refresh_queue_counts(&world).await;
     assert_eq!(queue_counts(&world, "default").await, Some((3, 1, 0, 1)));
@@ -289,9 +285,7 @@ async fn the_oldest_message_waits_since_it_could_be_sent_and_no_longer() {
     ] {
         let id = world.insert(peer(json!({"app": app}))).await;
         world
-            .execute(&format!(
-                "update signaling.outbox set {change} where id = {id}"
-            ))
+            .set_messages(&format!("{change} where id = {id}"))
             .await;
         refresh_queue_counts(&world).await;
         let found = oldest_s(&world, app).await;

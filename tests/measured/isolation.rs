@@ -11,10 +11,9 @@ async fn the_default_isolation_of_a_database_costs_no_pace_and_no_warning() {
         for pooled in [false, true] {
             let context = format!("{isolation}, pooler: {pooled}");
             let mut world = World::alone(api_with_limit(LIMIT_PER_S)).await;
-            let database: String = world.ask("select current_database()::text").await;
             world
-                .execute(&format!(
-                    "alter database {database} set default_transaction_isolation = '{isolation}'"
+                .alter_database(&format!(
+                    "set default_transaction_isolation = '{isolation}'"
                 ))
                 .await;
             let pooler = if pooled {

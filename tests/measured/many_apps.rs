@@ -21,15 +21,6 @@ fn apps(base_url: &str) -> String {
     apps.collect()
 }
 
-async fn insert_for(world: &World, app: &str, count: i32) {
-    world
-        .execute(&format!(
-            "insert into signaling.outbox (app, sender, destination, payload)
-             select '{app}', 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
-        ))
-        .await;
-}
-
 /// The resident memory of a process, in KB.
 fn resident_kb(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
@@ -62,10 +53,10 @@ async fn keeps_its_pace(behind_pooler: bool) {
     worker.until_logged("worker_started").await;
     let startup = began.elapsed();
     // The busy app sends its first message, and an idle app is served as well.
-    insert_for(&world, "app-1", 1).await;
-    insert_for(&world, "app-999", 1).await;
+    world.insert_many_of("app-1", 1).await;
+    world.insert_many_of("app-999", 1).await;
     world.until_all_final().await;
-    insert_for(&world, "app-1", MESSAGES).await;
+    world.insert_many_of("app-1", MESSAGES).await;
     world.until_all_final().await;
 
     let rate: f64 = world

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, SqlSafeStr};
+use sqlx::{Connection, PgConnection, SqlSafeStr};
 
-use testkit::{PATIENCE, Postgres, Worker, until, whole_machine};
+use testkit::{PATIENCE, Postgres, Worker, ask, assert_contains, execute, until, whole_machine};
 
 /// The first migration. It makes the tables, so the rule for locks is not for it.
 const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
@@ -83,35 +83,15 @@ async fn connected(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("connected")
 }
 
-async fn ask<T>(connection: &mut PgConnection, query: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-        .fetch_one(connection)
-        .await
-        .unwrap_or_else(|error| panic!("{query}: {error}"))
-}
-
-async fn execute(connection: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-        .execute(connection)
-        .await
-        .unwrap_or_else(|error| panic!("{sql}: {error}"));
-}
-
 /// Inserts messages. Nine of ten are final.
 async fn fill(connection: &mut PgConnection, messages: i32) {
-    execute(
-        connection,
-        &format!(
+    let statement = format!(
             "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('default', 500, 500, 490);
              insert into signaling.outbox (sender, destination, payload)
              select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {messages}) as n;
              update signaling.outbox set status = 'failed', finished_at = now() where id % 10 <> 0"
-        ),
-    )
-    .await;
+        );
+    execute(connection, &statement).await;
 }
 
 /// Repeats a statement on its own connection until `stop`. Returns the number of repeats and the longest duration.
@@ -128,7 +108,7 @@ async fn repeat(url: String, sql: &'static str, stop: Arc<AtomicBool>) -> (u32, 
 }
 
 fn migrate(url: &str) -> Worker {
-    Worker::new(&["migrate"]).env("DATABASE_URL", url)
+    Worker::on(url, &["migrate"])
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,17 +120,12 @@ async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
 
     let stop = Arc::new(AtomicBool::new(false));
     let load = LOAD.map(|sql| tokio::spawn(repeat(url.clone(), sql, Arc::clone(&stop))));
-    let migrated = migrate(&url).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert!(
-        migrated.stdout.contains("applied 2 stats in "),
-        "{migrated:?}"
-    );
+    let migrated = migrate(&url).succeeds().await;
+    assert_contains(&migrated, &["applied 2 stats in "]);
     for _ in 0..5 {
         execute(&mut connection, testkit::ALTER_EVERY_FUNCTION).await;
-        let replaced = migrate(&url).finish().await;
-        assert_eq!(replaced.code, Some(0), "{replaced:?}");
-        assert!(replaced.stdout.contains("installed "), "{replaced:?}");
+        let replaced = migrate(&url).succeeds().await;
+        assert!(replaced.contains("installed "), "{replaced}");
     }
     stop.store(true, Ordering::Relaxed);
     for (sql, statements) in LOAD.into_iter().zip(load) {
@@ -171,22 +146,23 @@ async fn a_migration_that_gets_no_lock_names_the_holder_and_tries_again() {
     let mut client = connected(&url).await;
     let pid: i32 = ask(&mut client, "select pg_backend_pid()").await;
     // Each migration is written into this table.
-    execute(
-        &mut client,
-        "set application_name = 'a long report'; begin; lock table signaling.schema_migrations in share mode /* hush_hush */",
-    )
-    .await;
-    let refused = migrate(&url).arg("--lock-wait").arg("2s").finish().await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    for phrase in [
-        "migration 2 (stats) got no lock within 2s",
-        &format!("process {pid} ("),
-        "\"a long report\"",
-        "idle in transaction",
-        "pg_terminate_backend",
-    ] {
-        assert!(refused.stderr.contains(phrase), "{phrase:?}: {refused:?}");
-    }
+    let statement = "set application_name = 'a long report'; begin;
+                     lock table signaling.schema_migrations in share mode /* hush_hush */";
+    execute(&mut client, statement).await;
+    let refused = migrate(&url)
+        .arg("--lock-wait")
+        .arg("2s")
+        .fails(
+            1,
+            &[
+                "migration 2 (stats) got no lock within 2s",
+                &format!("process {pid} ("),
+                "\"a long report\"",
+                "idle in transaction",
+                "pg_terminate_backend",
+            ],
+        )
+        .await;
     assert!(!refused.stderr.contains("hush_hush"), "{refused:?}");
 
     let mut second = migrate(&url).arg("--lock-wait").arg("1m").start();

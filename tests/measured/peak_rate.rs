@@ -1,7 +1,7 @@
 //! The workers' own account of their fullest second.
 
 use simulator::SimulatorConfig;
-use testkit::{APP_ID, World, fleet};
+use testkit::{APP_ID, World, assert_contains, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
@@ -33,8 +33,6 @@ async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
     let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
     assert_eq!(status[0]["peak_calls_1m"], peak);
     let text = world.command(&["status"]).finish().await.stdout;
-    assert!(
-        text.contains(&format!("at most {peak} in a second of the last minute")),
-        "{text}"
-    );
+    let phrase = &format!("at most {peak} in a second of the last minute");
+    assert_contains(&text, &[phrase]);
 }

@@ -47,6 +47,17 @@ impl Postgres {
         Self::start_with(Settings::default()).await
     }
 
+    /// A cluster for one test, with settings of the server.
+    pub async fn start_with_settings(settings: &[(&str, &str)]) -> Self {
+        let settings = settings.iter();
+        let settings = settings.map(|(name, value)| ((*name).into(), (*value).into()));
+        Self::start_with(Settings {
+            server_settings: settings.collect(),
+            ..Settings::default()
+        })
+        .await
+    }
+
     pub async fn start_with(settings: Settings) -> Self {
         let cluster = ThrowawayPostgres::start_with(&settings).await;
         let cluster = cluster.expect("a throwaway Postgres");

@@ -26,8 +26,8 @@ pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
 pub use stepped_clock::SteppedClock;
 pub use world::{
-    API_KEY, API_SECRET, APP_ID, World, another_api, api_with_limit, app_table, basic, fleet,
-    set_faults, slow_api, warm_up, whole_machine,
+    API_KEY, API_SECRET, APP_ID, World, another_api, api_with_limit, app_table, ask, basic,
+    execute, fleet, set_faults, slow_api, warm_up, whole_machine,
 };
 
 /// The timeout of anything that a test does not measure: long enough for a busy machine.
@@ -61,6 +61,13 @@ pub async fn until(what: &str, deadline: Duration, holds: impl AsyncFnMut() -> b
         comes_true(deadline, holds).await,
         "{what}: not so within {deadline:?}"
     );
+}
+
+#[track_caller]
+pub fn assert_contains(text: &str, phrases: &[&str]) {
+    for phrase in phrases {
+        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
+    }
 }
 
 pub fn write(directory: &Path, name: &str, text: &str) -> PathBuf {

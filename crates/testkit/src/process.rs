@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{PATIENCE, comes_true};
+use super::{API_KEY, API_SECRET, APP_ID, PATIENCE, comes_true};
 
 /// The worker's binary. Cargo puts it into the parent of the test binaries' directory.
 pub fn worker_binary() -> PathBuf {
@@ -66,6 +66,18 @@ impl Worker {
             has_small_log_pipe: false,
             files: Vec::new(),
         }
+    }
+
+    /// A command on a database.
+    pub fn on(url: &str, arguments: &[&str]) -> Self {
+        Self::new(arguments).env("DATABASE_URL", url)
+    }
+
+    /// The usual app.
+    pub fn with_app(self) -> Self {
+        self.env("AGORA_APP_ID", APP_ID)
+            .env("AGORA_API_KEY", API_KEY)
+            .env("AGORA_API_SECRET", API_SECRET)
     }
 
     pub fn as_command(mut self, arguments: &[&str]) -> Self {
@@ -154,7 +166,26 @@ impl Worker {
             code: running.wait_exit().await,
             stdout: running.stdout.text(),
             stderr: running.stderr.text(),
+            command: running.name.clone(),
         }
+    }
+
+    /// Asserts that the command succeeds, and returns its output.
+    pub async fn succeeds(self) -> String {
+        let finished = self.finish().await;
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+        finished.stdout
+    }
+
+    /// Asserts that the command ends with this code, and that its errors have each phrase.
+    pub async fn fails(self, code: i32, phrases: &[&str]) -> Finished {
+        let finished = self.finish().await;
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        for phrase in phrases {
+            let is_said = finished.stderr.contains(phrase);
+            assert!(is_said, "{phrase:?} is missing: {finished:?}");
+        }
+        finished
     }
 }
 
@@ -164,6 +195,8 @@ pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
+    #[expect(dead_code, reason = "for the messages of failed assertions")]
+    command: String,
 }
 
 pub struct Running {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use simulator::{Behaviour, Call, Credential, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{AssertSqlSafe, PgPool, Postgres as Postgresql, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::databases::{Postgres, TestDatabase};
@@ -88,21 +88,16 @@ impl World {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Worker {
-        Worker::new(arguments).env("DATABASE_URL", &self.url)
+        Worker::on(&self.url, arguments)
     }
 
     pub async fn run(&self, arguments: &[&str]) -> String {
-        let finished = self.command(arguments).finish().await;
-        assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
-        finished.stdout
+        self.command(arguments).succeeds().await
     }
 
     /// `worker run` with short retry delays.
     pub fn worker(&self) -> Worker {
-        self.worker_without_app()
-            .env("AGORA_APP_ID", APP_ID)
-            .env("AGORA_API_KEY", API_KEY)
-            .env("AGORA_API_SECRET", API_SECRET)
+        self.worker_without_app().with_app()
     }
 
     pub fn worker_without_app(&self) -> Worker {
@@ -110,6 +105,44 @@ impl World {
             .env("AGORA_BASE_URL", &self.simulator.base_url())
             .env("WORKER_RETRY_BASE", "50ms")
             .env("WORKER_RETRY_CAP", "200ms")
+    }
+
+    /// A connection of its own, which goes where the commands go.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("connected")
+    }
+
+    /// Opens the lane of an app that no worker serves.
+    pub async fn open_lane(&self, app: &str) {
+        self.execute(&format!("select signaling.open_lane('{app}', 100)"))
+            .await;
+    }
+
+    /// Changes the lane of the app `default` by hand.
+    pub async fn set_lane(&self, changes: &str) {
+        self.execute(&format!(
+            "update signaling.lane set {changes} where app = 'default'"
+        ))
+        .await;
+    }
+
+    /// Changes messages by hand. After the columns, there may be a `where`.
+    pub async fn set_messages(&self, changes: &str) {
+        self.execute(&format!("update signaling.outbox set {changes}"))
+            .await;
+    }
+
+    /// Ends the leases of all claims.
+    pub async fn end_leases(&self) {
+        self.set_messages("due_at = now() - interval '1 second'")
+            .await;
+    }
+
+    /// Changes a setting of the database.
+    pub async fn alter_database(&self, change: &str) {
+        let name: String = self.ask("select current_database()::text").await;
+        self.execute(&format!("alter database {name} {change}"))
+            .await;
     }
 
     /// Registers a live worker of an app without a process, for tests of reports about workers.
@@ -150,9 +183,13 @@ impl World {
 
     /// Inserts different peer messages in one statement.
     pub async fn insert_many(&self, count: i32) {
+        self.insert_many_of("default", count).await;
+    }
+
+    pub async fn insert_many_of(&self, app: &str, count: i32) {
         self.execute(&format!(
-            "insert into signaling.outbox (sender, destination, payload)
-             select 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
+            "insert into signaling.outbox (app, sender, destination, payload)
+             select '{app}', 'alice', 'user-' || n, 'message ' || n from generate_series(1, {count}) as n"
         ))
         .await;
     }
@@ -212,10 +249,7 @@ impl World {
 
     pub async fn open_transaction(&self, statement: &str) -> Transaction<'static, Postgresql> {
         let mut transaction = self.pool.begin().await.expect("a transaction");
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-            .execute(&mut *transaction)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+        execute(&mut transaction, statement).await;
         transaction
     }
 
@@ -422,4 +456,23 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
 pub async fn warm_up(world: &World) {
     let message = serde_json::json!({"payload": "warm-up"});
     assert_eq!(world.deliver(message).await.1.status, "message_sent");
+}
+
+/// Executes statements on a connection.
+pub async fn execute(connection: &mut PgConnection, statements: &str) {
+    sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
+        .execute(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{statements}: {error}"));
+}
+
+/// The result of a statement with one row and one column, on a connection.
+pub async fn ask<T>(connection: &mut PgConnection, statement: &str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
+        .fetch_one(connection)
+        .await
+        .unwrap_or_else(|error| panic!("{statement}: {error}"))
 }

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use testkit::{World, peer};
+use testkit::{World, assert_contains, peer};
 
 const PAYLOAD: &str = "Hush-4711";
 
@@ -91,11 +91,10 @@ async fn a_refusal_by_the_application_shows_its_code_and_place_and_no_payload() 
                  create or replace trigger guard before update on signaling.outbox for each row execute function public.guard()"
             ))
             .await;
-        let finished = world.command(&["cancel", &id.to_string()]).finish().await;
-        assert_eq!(finished.code, Some(1), "{body}: {finished:?}");
-        for phrase in phrases {
-            assert!(finished.stderr.contains(phrase), "{phrase:?}: {finished:?}");
-        }
+        let finished = world
+            .command(&["cancel", &id.to_string()])
+            .fails(1, phrases)
+            .await;
         let said = format!("{}{}", finished.stdout, finished.stderr);
         assert!(!said.contains(PAYLOAD), "{body}: {said}");
         assert!(!said.contains("no operator"), "{body}: {said}");
@@ -135,9 +134,7 @@ async fn a_refusal_by_a_constraint_names_it_and_its_table() {
         let finished = world.command(&["cancel", &id.to_string()]).finish().await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         let said = format!("{}{}", finished.stdout, finished.stderr);
-        for phrase in phrases {
-            assert!(said.contains(phrase), "{phrase:?}: {said}");
-        }
+        assert_contains(&said, phrases);
         assert!(!said.contains(PAYLOAD), "{said}");
         world
             .execute("alter table signaling.outbox drop constraint no_end")
@@ -161,9 +158,8 @@ async fn the_log_of_a_database_that_fails_names_the_trigger_behind_it() {
     let id = world.insert(peer(json!({}))).await;
     worker.until_logged("database_failed").await;
     let line = worker.log_line("database_failed");
-    for phrase in ["SQLSTATE ZX001", "constraint no_claim", "public.guard()"] {
-        assert!(line.contains(phrase), "{phrase:?}: {line}");
-    }
+    let phrases = ["SQLSTATE ZX001", "constraint no_claim", "public.guard()"];
+    assert_contains(&line, &phrases);
     world.execute("drop trigger guard on signaling.lane").await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;

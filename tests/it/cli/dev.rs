@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use testkit::{PATIENCE, Running, Worker, until};
+use testkit::{PATIENCE, Running, Worker, ask, assert_contains, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
 pub(super) fn temporary_directory() -> TempDir {
@@ -41,11 +41,11 @@ async fn database_url(dev: &Running) -> String {
 /// The server's process ID, as the server knows it.
 async fn server_pid(url: &str) -> u32 {
     let mut connection = PgConnection::connect(url).await.expect("connected");
-    let pid: String =
-        sqlx::query_scalar("select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)")
-            .fetch_one(&mut connection)
-            .await
-            .expect("a process ID");
+    let pid: String = ask(
+        &mut connection,
+        "select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
+    )
+    .await;
     connection.close().await.expect("closed");
     pid.parse().expect("a number")
 }
@@ -79,7 +79,7 @@ async fn the_demonstration_sends_its_messages_and_cleans_up() {
         "{:?}",
         entries(directory.path())
     );
-    for phrase in [
+    let phrases = [
         "60 of 60 final",
         "message_sent",
         "message_delivered",
@@ -87,10 +87,8 @@ async fn the_demonstration_sends_its_messages_and_cleans_up() {
         "worst_sliding_second",
         "\"200\":60,\"500\":3",
         "Every message ended as it should.",
-    ] {
-        let printed = &finished.stdout;
-        assert!(printed.contains(phrase), "{phrase:?} is missing: {printed}");
-    }
+    ];
+    assert_contains(&finished.stdout, &phrases);
 }
 
 #[tokio::test]
@@ -100,12 +98,9 @@ async fn a_playground_runs_until_it_is_interrupted_and_cleans_up() {
     let url = database_url(&dev).await;
     let pid = server_pid(&url).await;
     let mut connection = PgConnection::connect(&url).await.expect("connected");
-    let id: i64 = sqlx::query_scalar(
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello') returning id",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .expect("inserted");
+    let query = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')
+                 returning id";
+    let id: i64 = ask(&mut connection, query).await;
     until("the message is sent", PATIENCE, async || {
         sqlx::query_scalar::<_, String>("select status from signaling.outbox where id = $1")
             .bind(id)

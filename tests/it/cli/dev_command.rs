@@ -1,6 +1,6 @@
 //! `worker dev -- COMMAND`
 
-use testkit::{Finished, Worker, comes_true};
+use testkit::{Finished, Worker, assert_contains, comes_true};
 
 use super::dev::{entries, temporary_directory};
 
@@ -105,10 +105,6 @@ async fn a_signal_before_the_command_starts_ends_worker_dev() {
 async fn a_command_that_cannot_be_started_is_an_error_with_advice() {
     let finished = finish(Worker::new(&["dev", "--", "no-such-program"])).await;
     assert_eq!(finished.code, Some(127), "{finished:?}");
-    assert!(
-        finished
-            .stderr
-            .contains("`no-such-program` can't be started")
-    );
+    assert_contains(&finished.stderr, &["`no-such-program` can't be started"]);
     assert!(finished.stderr.contains("-> install the program"));
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{Finished, World, peer};
+use testkit::{Finished, World, assert_contains, peer};
 
 const RESUME: &str = "; `worker resume default` ends the pause";
 const PAUSED: &str = "the app is paused by olga since 2030-01-31T12:00:00Z: moving house";
@@ -81,8 +81,8 @@ async fn done(world: &World, arguments: &[&str]) -> String {
 async fn failed_message(world: &World) -> i64 {
     let id = world.insert(peer(json!({}))).await;
     world
-        .execute(&format!(
-            "update signaling.outbox set status = 'failed', attempts = 1, finished_at = now() where id = {id}"
+        .set_messages(&format!(
+            "status = 'failed', attempts = 1, finished_at = now() where id = {id}"
         ))
         .await;
     id
@@ -164,7 +164,7 @@ async fn limit_prints_the_limit_and_remaining_obstacles() {
     }
     State::Running.set(&world).await;
     world
-        .execute("update signaling.lane set rate_per_s = 10, rate_at = clock_timestamp()")
+        .set_lane("rate_per_s = 10, rate_at = clock_timestamp()")
         .await;
     let said = done(&world, &["limit", "default", "50"]).await;
     assert!(said.contains("\n  but a 429 has slowed it to 1"), "{said}");
@@ -246,10 +246,7 @@ async fn commands_warn_of_an_app_that_no_worker_has_served() {
     ] {
         let finished = run(&world, arguments).await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert!(
-            finished.stderr.contains("no worker has been started yet"),
-            "{finished:?}"
-        );
+        assert_contains(&finished.stderr, &["no worker has been started yet"]);
     }
 }
 

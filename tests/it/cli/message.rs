@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::roles::{Role, open_lane};
-use testkit::{Finished, Postgres, Worker, World, channel, peer};
+use crate::schema::roles::Role;
+use testkit::{Finished, World, assert_contains, channel, peer};
 
 async fn told(world: &World, id: i64, more: &[&str]) -> Finished {
     let mut worker = world.command(&["message", &id.to_string()]);
@@ -112,8 +112,8 @@ async fn message_shows_the_next_step_and_its_obstacle() {
         (lost, "- interval '1 minute'"),
     ] {
         world
-            .execute(&format!(
-                "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'some-worker',
+            .set_messages(&format!(
+                "claim_id = gen_random_uuid(), claimed_by = 'some-worker',
                         due_at = clock_timestamp() {due} where id = {id}"
             ))
             .await;
@@ -126,15 +126,12 @@ async fn message_shows_the_next_step_and_its_obstacle() {
             .to_owned()
     };
     let unserved = next(queued).await;
-    assert!(
-        unserved.contains("no worker has served the app"),
-        "{unserved}"
-    );
-    open_lane(&world).await;
+    assert_contains(&unserved, &["no worker has served the app"]);
+    world.open_lane("default").await;
     let waits = next(queued).await;
-    assert!(
-        waits.contains("but no worker that serves the app is alive: start a worker"),
-        "{waits}"
+    assert_contains(
+        &waits,
+        &["but no worker that serves the app is alive: start a worker"],
     );
     world.pretend_worker("the-worker", "1", "default").await;
     let waits = next(queued).await;
@@ -143,19 +140,16 @@ async fn message_shows_the_next_step_and_its_obstacle() {
         "{waits}"
     );
     let waits = next(scheduled).await;
-    assert!(
-        waits.contains("first call is due at 2100-01-01T00:00:00.000Z"),
-        "{waits}"
-    );
+    assert_contains(&waits, &["first call is due at 2100-01-01T00:00:00.000Z"]);
     let is_sent = next(sending).await;
     assert!(
         is_sent.starts_with("some-worker has claimed the message"),
         "{is_sent}"
     );
     let is_lost = next(lost).await;
-    assert!(
-        is_lost.contains("some-worker recorded no outcome before its lease ended"),
-        "{is_lost}"
+    assert_contains(
+        &is_lost,
+        &["some-worker recorded no outcome before its lease ended"],
     );
 
     for (state, phrase) in [
@@ -172,9 +166,7 @@ async fn message_shows_the_next_step_and_its_obstacle() {
             "paused by olga",
         ),
     ] {
-        world
-            .execute(&format!("update signaling.lane set {state}"))
-            .await;
+        world.set_lane(state).await;
         let waits = next(queued).await;
         assert!(waits.contains(phrase), "{phrase:?}: {waits}");
     }
@@ -202,7 +194,7 @@ async fn failed_by(world: &World, fault: &str, charged: bool) -> i64 {
 #[tokio::test]
 async fn message_shows_the_fault_of_a_failure_and_advice() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world.pretend_worker("worker-7", "1", "default").await;
     for (fault, charged, phrases) in [
         (
@@ -264,8 +256,8 @@ async fn message_shows_a_lost_claim_as_a_call() {
     let world = World::new().await;
     let id = world.insert(peer(json!({"at_most_once": true}))).await;
     world
-        .execute(
-            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'dead-worker',
+        .set_messages(
+            "claim_id = gen_random_uuid(), claimed_by = 'dead-worker',
                     due_at = clock_timestamp() - interval '1 minute'",
         )
         .await;
@@ -284,29 +276,17 @@ async fn message_shows_a_lost_claim_as_a_call() {
 }
 
 #[tokio::test]
-async fn a_missing_message_and_a_missing_outbox_are_different_errors() {
+async fn a_missing_message_is_an_error() {
     let world = World::new().await;
-    let finished = told(&world, 17, &[]).await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(
-        finished.stderr.contains("there is no message 17"),
-        "{finished:?}"
-    );
+    let command = world.command(&["message", "17"]);
+    let finished = command.fails(1, &["there is no message 17"]).await;
     assert_eq!(finished.stdout, "");
-
-    let url = Postgres::shared().await.empty_database().await;
-    let finished = Worker::new(&["message", "17"])
-        .env("DATABASE_URL", &url)
-        .finish()
-        .await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("worker migrate"), "{finished:?}");
 }
 
 #[tokio::test]
 async fn a_role_without_the_right_to_payloads_sees_the_rest() {
     let mut world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world.pretend_worker("the-worker", "1", "default").await;
     let id = world
         .insert(peer(json!({"payload": "secret thoughts"})))
@@ -319,9 +299,8 @@ async fn a_role_without_the_right_to_payloads_sees_the_rest() {
     assert!(told_text.contains("waits for a free slot\n"), "{told_text}");
     let refused = told(&world, id, &["--payload"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    for phrase in ["may not read payloads", "grant producer"] {
-        assert!(refused.stderr.contains(phrase), "{refused:?}");
-    }
+    let phrases = ["may not read payloads", "grant producer"];
+    assert_contains(&refused.stderr, &phrases);
 
     world.execute(&grant).await;
     let told_text = text(&world, id, &["--payload"]).await;

@@ -2,19 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::roles::open_lane;
-use testkit::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, assert_contains, peer};
 
 async fn status_json(world: &World) -> Value {
-    let finished = world.command(&["status", "--json"]).finish().await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    serde_json::from_str(&finished.stdout).expect("JSON")
+    let finished = world.run(&["status", "--json"]).await;
+    serde_json::from_str(&finished).expect("JSON")
 }
 
 async fn status_text(world: &World) -> String {
-    let finished = world.command(&["status"]).finish().await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    finished.stdout
+    world.run(&["status"]).await
 }
 
 #[tokio::test]
@@ -38,11 +34,8 @@ async fn an_old_count_is_shown_with_its_age() {
     world
         .execute("update signaling.queue_counts_turn set counted_at = now() - interval '2 hours'")
         .await;
-    let database: String = world.ask("select current_database()::text").await;
     world
-        .execute(&format!(
-            "alter database {database} set default_transaction_read_only = on"
-        ))
+        .alter_database("set default_transaction_read_only = on")
         .await;
     let text = status_text(&world).await;
     assert!(text.contains("1 queued, as counted 2h"), "{text}");
@@ -67,10 +60,9 @@ async fn status_shows_pending_and_finished_messages_of_each_app() {
         .await;
 
     // A count that was made a moment ago is good enough for the command.
+    let holds = async || status_json(&world).await[1]["pending"]["queued"] == 2;
     world
-        .until("all that waits is counted", PATIENCE, async || {
-            status_json(&world).await[1]["pending"]["queued"] == 2
-        })
+        .until("all that waits is counted", PATIENCE, holds)
         .await;
     let apps = status_json(&world).await;
     let names: Vec<_> = apps
@@ -115,7 +107,7 @@ async fn status_shows_pending_and_finished_messages_of_each_app() {
     );
 
     let text = status_text(&world).await;
-    for phrase in [
+    let phrases = [
         "default",
         "other",
         "1 scheduled",
@@ -124,9 +116,8 @@ async fn status_shows_pending_and_finished_messages_of_each_app() {
         "2 queued",
         "calls/s",
         "500",
-    ] {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
+    ];
+    assert_contains(&text, &phrases);
 }
 
 /// A date of the `time` crate ends with the year 9999, and adding to one panics beyond.
@@ -134,11 +125,8 @@ async fn status_shows_pending_and_finished_messages_of_each_app() {
 async fn times_after_the_year_9999_are_shown_as_its_end() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    world
-        .until("the app has a lane", PATIENCE, async || {
-            status_json(&world).await[0]["lane"].is_object()
-        })
-        .await;
+    let holds = async || status_json(&world).await[0]["lane"].is_object();
+    world.until("the app has a lane", PATIENCE, holds).await;
     worker.stop().await;
     for (time, shown) in [
         ("infinity", "9999-12-31T23:59:59.999999Z"),
@@ -148,9 +136,7 @@ async fn times_after_the_year_9999_are_shown_as_its_end() {
         ("2030-01-31 12:00Z", "2030-01-31T12:00:00Z"),
     ] {
         world
-            .execute(&format!(
-                "update signaling.lane set paused_at = '{time}', paused_by = 'ann'"
-            ))
+            .set_lane(&format!("paused_at = '{time}', paused_by = 'ann'"))
             .await;
         assert_eq!(status_json(&world).await[0]["lane"]["paused_at"], shown);
         // The sentence about the pause is that of the database.
@@ -201,30 +187,24 @@ async fn a_held_lane_is_shown_with_the_reason() {
 async fn an_app_without_a_live_worker_is_not_shown_as_sending() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    world
-        .until("the worker is alive", PATIENCE, async || {
-            status_json(&world).await[0]["lane"]["workers"]["alive"] == 1
-        })
-        .await;
+    let holds = async || status_json(&world).await[0]["lane"]["workers"]["alive"] == 1;
+    world.until("the worker is alive", PATIENCE, holds).await;
     let text = status_text(&world).await;
-    for phrase in ["lane       sending", "workers    1 alive\n"] {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
+    assert_contains(&text, &["lane       sending", "workers    1 alive\n"]);
     worker.kill().await;
     world
         .execute("update signaling.worker set seen_at = seen_at - interval '1 minute'")
         .await;
     let text = status_text(&world).await;
-    for phrase in ["lane       no worker", "0 alive", ": start a worker"] {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
+    let phrases = ["lane       no worker", "0 alive", ": start a worker"];
+    assert_contains(&text, &phrases);
     assert_eq!(status_json(&world).await[0]["lane"]["workers"]["alive"], 0);
 }
 
 #[tokio::test]
 async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world.pretend_worker("older", "1.2.3", "default").await;
     world.pretend_worker("newer", "1.3.0", "default").await;
     world
@@ -234,13 +214,12 @@ async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
         .pretend_aside("older", "default", "2030-01-31T12:00:00Z", "HTTP 401")
         .await;
     let text = status_text(&world).await;
-    for phrase in [
+    let phrases = [
         "2 alive, of versions 1.2.3 and 1.3.0\n",
         "older has stepped aside since 2030-01-31T12:00:00Z: HTTP 401\n",
         "-> check the worker's credentials",
-    ] {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
+    ];
+    assert_contains(&text, &phrases);
     let aside = json!([{"name": "older", "since": "2030-01-31T12:00:00Z", "reason": "HTTP 401"}]);
     assert_eq!(
         status_json(&world).await[0]["lane"]["workers"]["aside"],
@@ -251,20 +230,15 @@ async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
 #[tokio::test]
 async fn a_lane_that_waits_for_retry_after_is_shown_with_the_end() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world.pretend_worker("the-worker", "1", "default").await;
     world
-        .execute("update signaling.lane set retry_after_until = '2100-01-01T00:00:00Z'")
+        .set_lane("retry_after_until = '2100-01-01T00:00:00Z'")
         .await;
     let text = status_text(&world).await;
-    assert!(
-        text.contains(
-            "no call before 2100-01-01T00:00:00Z, as the API asked; `worker resume default`"
-        ),
-        "{text}"
-    );
-    let resumed = world.command(&["resume", "default"]).finish().await;
-    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    let phrase = "no call before 2100-01-01T00:00:00Z, as the API asked; `worker resume default`";
+    assert_contains(&text, &[phrase]);
+    world.run(&["resume", "default"]).await;
     let text = status_text(&world).await;
     assert!(text.contains("lane       sending"), "{text}");
 }

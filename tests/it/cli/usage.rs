@@ -11,22 +11,13 @@ const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 
 /// `worker run` with everything that it needs.
 fn run() -> Worker {
-    Worker::new(&["run"])
-        .env("DATABASE_URL", URL)
-        .env("AGORA_APP_ID", "app")
-        .env("AGORA_API_KEY", "key")
+    Worker::on(URL, &["run"])
+        .with_app()
         .env("AGORA_API_SECRET", "hush-hush")
 }
 
 async fn refused(worker: Worker, phrases: &[&str]) -> Finished {
-    let finished = worker.finish().await;
-    assert_eq!(finished.code, Some(2), "{finished:?}");
-    for phrase in phrases {
-        assert!(
-            finished.stderr.contains(phrase),
-            "{phrase:?} is missing: {finished:?}"
-        );
-    }
+    let finished = worker.fails(2, phrases).await;
     assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
     finished
 }
@@ -48,36 +39,25 @@ async fn an_invalid_url_is_refused_without_showing_it() {
         "mysql://app:hush-hush@localhost/app",
         "postgres://app:hush-hush@host:port/app",
     ] {
-        refused(
-            run().env("DATABASE_URL", url),
-            &["DATABASE_URL", "postgres://user:password@host"],
-        )
-        .await;
+        let worker = run().env("DATABASE_URL", url);
+        refused(worker, &["DATABASE_URL", "postgres://user:password@host"]).await;
     }
 }
 
 #[tokio::test]
 async fn a_missing_app_or_credential_names_the_settings() {
-    let nothing = Worker::new(&["run"]).env("DATABASE_URL", URL);
+    let nothing = Worker::on(URL, &["run"]);
     refused(
         nothing,
         &["no app is configured", "AGORA_APP_ID", "--config"],
     )
     .await;
     refused(run().without_env("AGORA_APP_ID"), &["AGORA_APP_ID"]).await;
-    refused(
-        run().without_env("AGORA_API_SECRET"),
-        &["AGORA_API_KEY needs AGORA_API_SECRET"],
-    )
-    .await;
-    refused(
-        run().without_env("AGORA_API_KEY"),
-        &["AGORA_API_SECRET needs AGORA_API_KEY"],
-    )
-    .await;
-    let no_way = Worker::new(&["run"])
-        .env("DATABASE_URL", URL)
-        .env("AGORA_APP_ID", "app");
+    let worker = run().without_env("AGORA_API_SECRET");
+    refused(worker, &["AGORA_API_KEY needs AGORA_API_SECRET"]).await;
+    let worker = run().without_env("AGORA_API_KEY");
+    refused(worker, &["AGORA_API_SECRET needs AGORA_API_KEY"]).await;
+    let no_way = Worker::on(URL, &["run"]).env("AGORA_APP_ID", "app");
     refused(
         no_way,
         &["no way to sign in", "AGORA_APP_CERTIFICATE", "_FILE"],
@@ -87,38 +67,26 @@ async fn a_missing_app_or_credential_names_the_settings() {
 
 #[tokio::test]
 async fn two_credentials_or_two_sources_of_a_secret_are_refused() {
-    refused(
-        run()
-            .env("AGORA_TOKEN", "hush-hush")
-            .env("AGORA_UID", "alice"),
-        &["more than one way to sign in"],
-    )
-    .await;
-    refused(
-        run().env("AGORA_API_SECRET_FILE", "/run/secrets/s"),
-        &["AGORA_API_SECRET", "as a file"],
-    )
-    .await;
-    refused(
-        run().arg("--config").arg("/etc/apps.toml"),
-        &["configured twice", "--config"],
-    )
-    .await;
+    let worker = run()
+        .env("AGORA_TOKEN", "hush-hush")
+        .env("AGORA_UID", "alice");
+    refused(worker, &["more than one way to sign in"]).await;
+    let worker = run().env("AGORA_API_SECRET_FILE", "/run/secrets/s");
+    refused(worker, &["AGORA_API_SECRET", "as a file"]).await;
+    let worker = run().arg("--config").arg("/etc/apps.toml");
+    refused(worker, &["configured twice", "--config"]).await;
 }
 
 #[tokio::test]
 async fn retry_without_a_filter_asks_for_all() {
     let retry = |flags: &[&str]| {
         let arguments: Vec<_> = ["retry"].iter().chain(flags).copied().collect();
-        Worker::new(&arguments).env("DATABASE_URL", URL)
+        Worker::on(URL, &arguments)
     };
     refused(retry(&[]), &["write --all", "--app", "--dry-run"]).await;
     refused(retry(&["--all", "--app", "shop"]), &["--all", "--app"]).await;
-    refused(
-        retry(&["--all", "--status", "failed"]),
-        &["--all", "--status"],
-    )
-    .await;
+    let worker = retry(&["--all", "--status", "failed"]);
+    refused(worker, &["--all", "--status"]).await;
 }
 
 #[tokio::test]
@@ -177,7 +145,7 @@ async fn an_invalid_configuration_is_named_with_its_line() {
     )
     .expect("written");
     let path = file.path().to_str().expect("a path").to_owned();
-    let with_config = |path: &str| Worker::new(&["run", "--config", path]).env("DATABASE_URL", URL);
+    let with_config = |path: &str| Worker::on(URL, &["run", "--config", path]);
     refused(with_config(&path), &[&path, "api_secrit", "line 3"]).await;
 
     let mut file = NamedTempFile::new().expect("a file");
@@ -185,11 +153,8 @@ async fn an_invalid_configuration_is_named_with_its_line() {
     let path = file.path().to_str().expect("a path").to_owned();
     refused(with_config(&path), &[&path, "line 3"]).await;
 
-    refused(
-        with_config("/nowhere/apps.toml"),
-        &["/nowhere/apps.toml", "can't be read"],
-    )
-    .await;
+    let worker = with_config("/nowhere/apps.toml");
+    refused(worker, &["/nowhere/apps.toml", "can't be read"]).await;
 
     let mut file = NamedTempFile::new().expect("a file");
     writeln!(file, "[apps.one]\napp_id = \"1\"").expect("written");
@@ -202,11 +167,8 @@ async fn an_unknown_command_or_flag_is_wrong_usage() {
     refused(Worker::new(&["delivver"]), &["delivver"]).await;
     refused(run().arg("--rage=1"), &["--rage"]).await;
     refused(Worker::new(&["dev", "--rate", "0"]), &["--rate"]).await;
-    refused(
-        Worker::new(&["simulate", "--fault", "explode"]),
-        &["explode"],
-    )
-    .await;
+    let worker = Worker::new(&["simulate", "--fault", "explode"]);
+    refused(worker, &["explode"]).await;
 }
 
 #[tokio::test]
@@ -228,7 +190,7 @@ async fn an_invalid_value_is_refused_with_an_example() {
         (&["run", "--rate", "many"], "write it like 200"),
         (&["run", "--max-in-flight", "many"], "write it like 200"),
     ] {
-        let worker = Worker::new(arguments).env("DATABASE_URL", URL);
+        let worker = Worker::on(URL, arguments);
         let finished = refused(worker, &[phrase]).await;
         for library in [
             "invalid digit",
@@ -243,7 +205,7 @@ async fn an_invalid_value_is_refused_with_an_example() {
 
 #[tokio::test]
 async fn adopt_without_a_flag_explains_both_choices() {
-    let adopt = || Worker::new(&["adopt", "--environment", "tests"]).env("DATABASE_URL", URL);
+    let adopt = || Worker::on(URL, &["adopt", "--environment", "tests"]);
     let both = [
         "--cancel-pending cancels them",
         "--send-pending lets the workers send them",
@@ -251,11 +213,8 @@ async fn adopt_without_a_flag_explains_both_choices() {
     refused(adopt(), &both).await;
     refused(adopt().arg("shop"), &both).await;
     let usage = "worker adopt [OPTIONS] <--cancel-pending|--send-pending> [APP]...";
-    refused(
-        adopt().arg("--cancel-pending").arg("--send-pending"),
-        &[usage],
-    )
-    .await;
+    let worker = adopt().arg("--cancel-pending").arg("--send-pending");
+    refused(worker, &[usage]).await;
     let help = adopt().arg("--help").finish().await;
     assert!(help.stdout.contains(usage), "{help:?}");
 }
@@ -264,13 +223,8 @@ async fn adopt_without_a_flag_explains_both_choices() {
 async fn an_unreachable_database_is_named_without_the_password() {
     // Nothing listens on port 1.
     let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";
-    for worker in [
-        Worker::new(&["migrate"]).env("DATABASE_URL", url),
-        Worker::new(&["status"]).env("DATABASE_URL", url),
-    ] {
-        let finished = worker.finish().await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert!(finished.stderr.contains("127.0.0.1:1"), "{finished:?}");
+    for worker in [Worker::on(url, &["migrate"]), Worker::on(url, &["status"])] {
+        let finished = worker.fails(1, &["127.0.0.1:1"]).await;
         assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
     }
     // The one that is to run for good waits for its database.
@@ -288,27 +242,19 @@ async fn a_wrong_password_is_not_shown() {
     let postgres = Postgres::shared().await;
     let port = postgres.cluster.port;
     let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");
-    let finished = run().env("DATABASE_URL", &url).finish().await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(
-        finished.stderr.contains("password authentication failed"),
-        "{finished:?}"
-    );
+    let finished = run()
+        .env("DATABASE_URL", &url)
+        .fails(1, &["password authentication failed"])
+        .await;
     assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
 }
 
 #[tokio::test]
 async fn a_secret_of_two_lines_is_not_shown() {
     for name in ["AGORA_API_KEY", "AGORA_API_SECRET"] {
-        refused(
-            run().env(name, "hush-hush\nhush-hush"),
-            &[name, "line break"],
-        )
-        .await;
+        let worker = run().env(name, "hush-hush\nhush-hush");
+        refused(worker, &[name, "line break"]).await;
     }
-    refused(
-        run().env("DATABASE_URL", &format!("\"{URL}\"")),
-        &["DATABASE_URL", "quotation mark"],
-    )
-    .await;
+    let worker = run().env("DATABASE_URL", &format!("\"{URL}\""));
+    refused(worker, &["DATABASE_URL", "quotation mark"]).await;
 }

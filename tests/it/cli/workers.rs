@@ -2,18 +2,15 @@
 
 use serde_json::{Value, json};
 
-use testkit::{PATIENCE, Worker, World};
+use testkit::{PATIENCE, Worker, World, assert_contains};
 
 async fn workers_json(world: &World) -> Value {
-    let finished = world.command(&["workers", "--json"]).finish().await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    serde_json::from_str(&finished.stdout).expect("JSON")
+    let finished = world.run(&["workers", "--json"]).await;
+    serde_json::from_str(&finished).expect("JSON")
 }
 
 async fn workers_text(world: &World) -> String {
-    let finished = world.command(&["workers"]).finish().await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    finished.stdout
+    world.run(&["workers"]).await
 }
 
 fn named(world: &World, name: &str) -> Worker {
@@ -64,15 +61,14 @@ async fn a_worker_is_listed_with_its_counters_until_it_stops() {
     assert_eq!(workers[0]["apps"][0]["app"], "default");
     assert_eq!(workers[0]["apps"][0]["stepped_aside_at"], Value::Null);
     let text = workers_text(&world).await;
-    for phrase in [
+    let phrases = [
         "workers alive: 1\n",
         concat!("version    ", env!("CARGO_PKG_VERSION"), "\n"),
         "\nthe-worker\n",
         "alive, reported",
         "default: 2 accepted, 1 failed\n",
-    ] {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
+    ];
+    assert_contains(&text, &phrases);
     worker.stop().await;
     assert_eq!(workers_json(&world).await, json!([]));
 }

@@ -55,11 +55,8 @@ async fn ends_on_the_server(world: &World, url: &str) {
     .await;
     world.execute("drop trigger hang on signaling.outbox").await;
     let _worker = world.worker().env("DATABASE_URL", url).start();
-    world
-        .until("the message is final", PATIENCE, async || {
-            world.count("status = 'message_sent'").await == 1
-        })
-        .await;
+    let holds = async || world.count("status = 'message_sent'").await == 1;
+    world.until("the message is final", PATIENCE, holds).await;
 }
 
 #[tokio::test]
@@ -93,11 +90,8 @@ async fn a_killed_command_without_a_deadline_ends_on_the_server() {
             .command(&["retry", "--all"])
             .env("DATABASE_URL", &url)
             .start();
-        world
-            .until("the command hangs", PATIENCE, async || {
-                sleeps_for(&world, 0.0).await
-            })
-            .await;
+        let holds = async || sleeps_for(&world, 0.0).await;
+        world.until("the command hangs", PATIENCE, holds).await;
         command.kill().await;
         until("the statement ends", SOON, async || {
             !sleeps_for(&world, 0.0).await

@@ -4,7 +4,7 @@ use serde_json::json;
 use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
-use testkit::{PATIENCE, Running, Worker, World, peer, write};
+use testkit::{PATIENCE, Running, Worker, World, assert_contains, peer, write};
 
 use crate::certificates::Authority;
 use crate::connect_proxy::{ConnectProxy, Mode};
@@ -53,10 +53,7 @@ impl Behind {
 
     /// `worker check` with the settings of the worker.
     fn check(&self) -> Worker {
-        self.named(self.world.command(&["check"]))
-            .env("AGORA_APP_ID", testkit::APP_ID)
-            .env("AGORA_API_KEY", testkit::API_KEY)
-            .env("AGORA_API_SECRET", testkit::API_SECRET)
+        self.worker().as_command(&["check"])
     }
 
     /// Waits until the message has failed an attempt, and returns its error.
@@ -177,12 +174,8 @@ async fn a_proxy_that_is_itself_reached_by_tls_is_trusted_by_its_certificate() {
     let url = format!("https://{}", proxy.address);
     let _worker = behind.worker().env("HTTPS_PROXY", &url).start();
     let error = behind.error_of(id).await;
-    assert!(
-        error.contains(&format!(
-            "through the proxy {url}/: its certificate is signed by no CA"
-        )),
-        "{error}"
-    );
+    let phrase = &format!("through the proxy {url}/: its certificate is signed by no CA");
+    assert_contains(&error, &[phrase]);
 }
 
 #[tokio::test]
@@ -277,17 +270,14 @@ async fn check_says_which_proxy_is_used_for_which_host() {
         .env("HTTPS_PROXY", &url)
         .env("AGORA_BASE_URL", &hosts);
     let report = check.finish().await.stdout;
-    assert!(
-        report.contains(&format!("{API}: connected through the proxy {url}/ in")),
-        "{report}"
-    );
+    let phrase = &format!("{API}: connected through the proxy {url}/ in");
+    assert_contains(&report, &[phrase]);
     behind.proxy.set_mode(Mode::Refuse(403));
     let finished = behind.check().env("HTTPS_PROXY", &url).finish().await;
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    for part in [
+    let phrases = [
         &format!("through the proxy {url}/: "),
         "list the host in NO_PROXY",
-    ] {
-        assert!(finished.stdout.contains(part), "{finished:?}");
-    }
+    ];
+    assert_contains(&finished.stdout, &phrases);
 }

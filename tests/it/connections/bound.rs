@@ -1,13 +1,13 @@
 //! No more connections than docs/operation.md promises, to either side.
 
-use std::io::Write;
-
 use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tempfile::NamedTempFile;
+use sqlx::{Connection, PgConnection};
 
-use testkit::{API_KEY, API_SECRET, PATIENCE, Postgres, Worker, World, basic, peer, slow_api};
+use testkit::{
+    API_KEY, API_SECRET, PATIENCE, Postgres, Worker, World, app_table, ask, basic, execute, peer,
+    slow_api,
+};
 
 /// `WORKER_DATABASE_CONNECTIONS` in these tests: few, so that four apps have to share them.
 const SHARED: i64 = 2;
@@ -16,25 +16,8 @@ const SHARED: i64 = 2;
 const OTHERS: i64 = 4;
 
 fn app(alias: &str, base_url: &str, max_in_flight: u32) -> String {
-    format!(
-        "[apps.{alias}]\napp_id = \"{alias}-id\"\napi_key = \"{API_KEY}\"\napi_secret = \"{API_SECRET}\"\n\
-         base_url = \"{base_url}\"\nmax_in_flight = {max_in_flight}\n"
-    )
-}
-
-fn file(text: &str) -> NamedTempFile {
-    let mut file = NamedTempFile::new().expect("a file");
-    file.write_all(text.as_bytes()).expect("written");
-    file
-}
-
-async fn insert_for(world: &World, alias: &str, count: u32) {
-    world
-        .execute(&format!(
-            "insert into signaling.outbox (app, sender, destination, payload)
-             select '{alias}', 'alice', 'user-' || n, '{alias} ' || n from generate_series(1, {count}) as n"
-        ))
-        .await;
+    let lines = format!("base_url = \"{base_url}\"\nmax_in_flight = {max_in_flight}");
+    app_table(alias, &lines)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,14 +26,12 @@ async fn a_worker_with_many_apps_has_no_more_database_connections_than_promised(
     let base_url = world.simulator.base_url();
     let aliases = ["one", "two", "three", "four"];
     let config: String = aliases.map(|alias| app(alias, &base_url, 100)).concat();
-    let config = file(&config);
     for alias in aliases {
-        insert_for(&world, alias, 300).await;
+        world.insert_many_of(alias, 300).await;
     }
     let mut worker = world
         .worker_without_app()
-        .arg("--config")
-        .arg(config.path().to_str().expect("a path"))
+        .file("WORKER_CONFIG", &config)
         .env("WORKER_DATABASE_CONNECTIONS", &SHARED.to_string())
         .start();
     // The two by which it looks for a pooler at its start may not be gone at the server yet.
@@ -103,17 +84,13 @@ async fn an_app_has_no_more_connections_to_the_api_than_messages_in_flight() {
     };
     let world = World::with(slow(150)).await;
     let other_api = Simulator::start(slow(50)).await.expect("a simulator");
-    let config = file(&format!(
-        "{}{}",
-        app("few", &world.simulator.base_url(), 8),
-        app("more", &other_api.base_url(), 25)
-    ));
-    insert_for(&world, "few", 150).await;
-    insert_for(&world, "more", 600).await;
+    let few = app("few", &world.simulator.base_url(), 8);
+    let config = few + &app("more", &other_api.base_url(), 25);
+    world.insert_many_of("few", 150).await;
+    world.insert_many_of("more", 600).await;
     let mut worker = world
         .worker_without_app()
-        .arg("--config")
-        .arg(config.path().to_str().expect("a path"))
+        .file("WORKER_CONFIG", &config)
         .start();
     world.until_all_final().await;
     for (api, bound) in [(&world.simulator, 8), (&other_api, 25)] {
@@ -141,10 +118,7 @@ async fn bounded_role(name: &str, url: &str, connections: u32, rights: &str) -> 
         "create role {name} login password 'test' connection limit {connections}; {}",
         rights.replace("ROLE", name)
     );
-    sqlx::raw_sql(AssertSqlSafe(statements))
-        .execute(&mut admin)
-        .await
-        .expect("a role");
+    execute(&mut admin, &statements).await;
     admin.close().await.expect("closed");
     let (_, server) = url.split_once('@').expect("a host");
     format!("postgres://{name}:test@{server}")
@@ -169,10 +143,7 @@ async fn a_command_has_no_more_database_connections_than_promised() {
         &["retry", "--dry-run"],
         &["cancel", &id],
     ] {
-        let finished = Worker::new(arguments)
-            .env("DATABASE_URL", &url)
-            .finish()
-            .await;
+        let finished = Worker::on(&url, arguments).finish().await;
         // A message that is final can't be cancelled, and that is told by the exit code.
         let expected = i32::from(arguments[0] == "cancel");
         assert_eq!(finished.code, Some(expected), "{arguments:?}: {finished:?}");
@@ -187,17 +158,10 @@ async fn a_command_has_no_more_database_connections_than_promised() {
 async fn migrate_has_no_more_database_connections_than_promised() {
     let url = Postgres::shared().await.empty_database().await;
     let mut admin = PgConnection::connect(&url).await.expect("connected");
-    let database: String = sqlx::query_scalar("select current_database()::text")
-        .fetch_one(&mut admin)
-        .await
-        .expect("a name");
+    let database: String = ask(&mut admin, "select current_database()::text").await;
     let rights = format!("grant create on database {database} to ROLE");
     let url = bounded_role("bounded_migrator", &url, 4, &rights).await;
     for _first_and_again in 0..2 {
-        let finished = Worker::new(&["migrate"])
-            .env("DATABASE_URL", &url)
-            .finish()
-            .await;
-        assert_eq!(finished.code, Some(0), "{finished:?}");
+        Worker::on(&url, &["migrate"]).succeeds().await;
     }
 }

@@ -10,13 +10,7 @@ use crate::certificates::Authority;
 /// Runs commands that can't connect, and returns what they said.
 async fn refused(url: &str, why: &str) {
     for command in ["status", "run", "migrate"] {
-        let finished = Worker::new(&[command])
-            .env("DATABASE_URL", url)
-            .env("AGORA_APP_ID", "app")
-            .env("AGORA_API_KEY", "key")
-            .env("AGORA_API_SECRET", "secret")
-            .finish()
-            .await;
+        let finished = Worker::on(url, &[command]).with_app().finish().await;
         assert_eq!(finished.code, Some(1), "{finished:?}");
         let said = &finished.stderr;
         assert!(
@@ -66,11 +60,7 @@ async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_rig
         ("127.0.0.1", "sslmode=require".to_owned()),
     ] {
         let url = Encrypted::url(&url, host, &query);
-        let status = Worker::new(&["status"])
-            .env("DATABASE_URL", &url)
-            .finish()
-            .await;
-        assert_eq!(status.code, Some(0), "{query}: {status:?}");
+        Worker::on(&url, &["status"]).succeeds().await;
     }
     tls.stop().await;
 }
@@ -113,14 +103,7 @@ async fn a_file_that_can_not_be_used_is_named_before_anything_is_sent() {
     ] {
         // No server listens at this address.
         let url = format!("postgres://postgres:unsaid@127.0.0.1:1/app?sslmode=verify-full&{query}");
-        let finished = Worker::new(&["status"])
-            .env("DATABASE_URL", &url)
-            .finish()
-            .await;
-        assert_eq!(finished.code, Some(2), "{query}: {finished:?}");
-        for phrase in phrases {
-            assert!(finished.stderr.contains(phrase), "{query}: {finished:?}");
-        }
+        let finished = Worker::on(&url, &["status"]).fails(2, &phrases).await;
         assert_no_password(&url, &finished.stderr);
     }
 }

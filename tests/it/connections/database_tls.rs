@@ -85,6 +85,20 @@ impl Encrypted {
         )
     }
 
+    /// A world in which only the files `client.pem` and `client.key` sign a superuser in, and its URL without these.
+    pub(super) async fn certified_world(&self) -> (World, String) {
+        let mut world = World::on(&self.postgres, slow_api(0)).await;
+        world
+            .execute(&format!("create role {CERTIFIED_USER} superuser login"))
+            .await;
+        let (_, server) = world.url.split_once('@').expect("a host");
+        let url = self.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
+        let url = url.replace("@127.0.0.1:", "@localhost:");
+        let (certificate, key) = (self.path("client.pem"), self.path("client.key"));
+        world.url = format!("{url}&sslcert={certificate}&sslkey={key}");
+        (world, url)
+    }
+
     pub(super) async fn stop(self) {
         self.postgres.cluster.stop().await.expect("stopped");
     }
@@ -111,26 +125,14 @@ async fn connections(world: &World) -> (i64, i64) {
 async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     let empty = tls.verified(&tls.postgres.empty_database().await);
-    let migrated = Worker::new(&["migrate"])
-        .env("DATABASE_URL", &empty)
-        .finish()
-        .await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    Worker::on(&empty, &["migrate"]).succeeds().await;
 
     let mut world = World::on(&tls.postgres, slow_api(20)).await;
     world.url = tls.verified(&world.url);
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_idle().await;
-    world
-        .until("inserts notify it", PATIENCE, async || {
-            world
-                .ask(
-                    "select exists (select from pg_stat_activity join pg_stat_ssl using (pid)
-                     where application_name = 'signaling-worker' and query ilike 'listen%' and ssl)",
-                )
-                .await
-        })
-        .await;
+    world.until_true("select exists (select from pg_stat_activity join pg_stat_ssl using (pid)
+                     where application_name = 'signaling-worker' and query ilike 'listen%' and ssl)").await;
     let rung = world.insert(peer(json!({}))).await;
     world.until_final(rung).await;
 
@@ -146,9 +148,8 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
         .await;
     // One that claims, one that records, one that listens.
     assert!(most >= 3, "only {most} connections were seen");
-    let status = world.command(&["status"]).finish().await;
-    assert_eq!(status.code, Some(0), "{status:?}");
-    assert!(status.stdout.contains("default"), "{status:?}");
+    let status = world.run(&["status"]).await;
+    assert!(status.contains("default"), "{status}");
     worker.stop().await;
     assert_no_password(&world.url, &worker.stderr.text());
     world.pool.close().await;
@@ -160,35 +161,15 @@ async fn a_client_certificate_signs_the_worker_in() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     let client = tls.ca.client(CERTIFIED_USER);
     client.write(tls.directory.path(), "client");
-    let mut world = World::on(&tls.postgres, slow_api(0)).await;
-    world
-        .execute(&format!("create role {CERTIFIED_USER} superuser login"))
+    let (world, without_certificate) = tls.certified_world().await;
+    Worker::on(&without_certificate, &["status"])
+        .fails(1, &["valid client certificate"])
         .await;
-    let (_, server) = world.url.split_once('@').expect("a host");
-    let server = tls.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
-    let server = server.replace("@127.0.0.1:", "@localhost:");
-
-    let nobody = Worker::new(&["status"])
-        .env("DATABASE_URL", &server)
-        .finish()
-        .await;
-    assert_eq!(nobody.code, Some(1), "{nobody:?}");
-    assert!(
-        nobody.stderr.contains("valid client certificate"),
-        "{nobody:?}"
-    );
-
-    let (certificate, key) = (tls.path("client.pem"), tls.path("client.key"));
-    world.url = format!("{server}&sslcert={certificate}&sslkey={key}");
     let id = world.insert(peer(json!({}))).await;
     let mut worker = world.worker().start();
     assert_eq!(world.until_final(id).await.status, "message_sent");
-    let users: Vec<String> = sqlx::query_scalar(
-        "select distinct usename::text from pg_stat_activity where application_name = 'signaling-worker'",
-    )
-    .fetch_all(&world.pool)
-    .await
-    .expect("users");
+    let query = "select distinct usename::text from pg_stat_activity where application_name = 'signaling-worker'";
+    let users: Vec<String> = world.column(query).await;
     assert_eq!(users, [CERTIFIED_USER]);
     worker.stop().await;
     world.pool.close().await;

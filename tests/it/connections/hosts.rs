@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use testkit::{API_KEY, API_SECRET, APP_ID, Postgres, Worker, World, peer, slow_api};
+use testkit::{Postgres, Worker, World, assert_contains, peer, slow_api};
 
 /// The parts of a URL of the tests: user, password, host and port, database.
 fn parts(url: &str) -> [String; 4] {
@@ -35,7 +35,7 @@ fn on_hosts(url: &str, hosts: &str, parameters: &str) -> String {
 }
 
 fn status(url: &str) -> Worker {
-    Worker::new(&["status"]).env("DATABASE_URL", url)
+    Worker::on(url, &["status"])
 }
 
 #[tokio::test]
@@ -51,19 +51,16 @@ async fn a_host_that_refuses_or_says_nothing_is_passed_over() {
         format!("no-such-host.invalid,{address},127.0.0.1:1"),
     ] {
         let url = on_hosts(&world.url, &hosts, "&connect_timeout=1");
-        let finished = status(&url).finish().await;
-        assert_eq!(finished.code, Some(0), "{hosts}: {finished:?}");
+        status(&url).succeeds().await;
     }
     let url = on_hosts(&world.url, &format!("127.0.0.1:1,{address}"), "");
-    let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
+    let check = Worker::on(&url, &["check"]);
     let text = check.finish().await.stdout;
     assert!(text.contains("warn  hosts"), "{text}");
     let url = on_hosts(&world.url, "127.0.0.1:1,no-such-host.invalid", "");
-    let finished = status(&url).finish().await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    for host in ["127.0.0.1:1: ", "no-such-host.invalid:5432: "] {
-        assert!(finished.stderr.contains(host), "{finished:?}");
-    }
+    status(&url)
+        .fails(1, &["127.0.0.1:1: ", "no-such-host.invalid:5432: "])
+        .await;
 }
 
 /// Two servers with a database each, as a primary and its standby have them before and after a failover.
@@ -96,11 +93,10 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
         .await;
     first.execute("select pg_reload_conf()").await;
     delivered_by(&second).await;
-    let check = Worker::new(&["check"]).env("DATABASE_URL", &url);
+    let check = Worker::on(&url, &["check"]);
     let text = check.finish().await.stdout;
     let states = format!("{first_address} takes no writes; {second_address} takes writes");
-    assert!(text.contains(&states), "{text}");
-    assert!(text.contains(&format!("at {second_address}, ")), "{text}");
+    assert_contains(&text, &[&states, &format!("at {second_address}, ")]);
 
     // The second dies, and the first takes writes again.
     two.cluster.crash().await.expect("down");
@@ -134,9 +130,7 @@ async fn a_database_is_named_by_the_variables_of_libpq_alone() {
     let (host, port) = address.split_once(':').expect("a port");
     let command = |arguments: &[&str]| {
         Worker::new(arguments)
-            .env("AGORA_APP_ID", APP_ID)
-            .env("AGORA_API_KEY", API_KEY)
-            .env("AGORA_API_SECRET", API_SECRET)
+            .with_app()
             .env("AGORA_BASE_URL", &world.simulator.base_url())
             .env("PGHOST", host)
             .env("PGPORT", port)
@@ -157,35 +151,9 @@ async fn a_database_is_named_by_the_variables_of_libpq_alone() {
         .await;
     assert!(sessions > 0);
     worker.stop().await;
-    for (variable, value, told) in [
-        ("PGSERVICE", "elsewhere", "(PGSERVICE) is not supported"),
-        ("PGSSLMODE", "secure", "(PGSSLMODE) is not valid"),
-    ] {
-        let finished = command(&["status"]).env(variable, value).finish().await;
-        assert!(finished.code.is_some_and(|code| code > 0), "{finished:?}");
-        assert!(finished.stderr.contains(told), "{finished:?}");
-        assert!(!finished.stderr.contains("elsewhere"), "{finished:?}");
-    }
     let nothing = command(&["status"]);
     let nothing = ["PGHOST", "PGDATABASE"]
         .into_iter()
         .fold(nothing, Worker::without_env);
-    let finished = nothing.finish().await;
-    assert_eq!(finished.code, Some(2), "{finished:?}");
-    assert!(
-        finished.stderr.contains("no database is given"),
-        "{finished:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_parameter_that_asks_for_more_than_the_worker_does_is_refused() {
-    let world = World::new().await;
-    let with = |parameters: &str| status(&format!("{}&{parameters}", world.url));
-    let refused = with("channel_binding=require").finish().await;
-    assert_eq!(refused.code, Some(2), "{refused:?}");
-    let phrase = "channel_binding (PGCHANNELBINDING) is not supported: write sslmode=verify-full";
-    assert!(refused.stderr.contains(phrase), "{refused:?}");
-    let ignored = with("keepalives_idle=5").finish().await;
-    assert_eq!(ignored.code, Some(0), "{ignored:?}");
+    nothing.fails(2, &["no database is given"]).await;
 }

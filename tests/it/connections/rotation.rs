@@ -96,9 +96,7 @@ async fn a_rotated_password_in_a_password_file_needs_no_restart() {
         worker.env("PGPASSFILE", file.to_str().expect("a path"))
     };
     fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
-    let finished = with_file().finish().await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    assert!(finished.stderr.contains("chmod 600"), "{finished:?}");
+    with_file().fails(1, &["chmod 600"]).await;
     fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");
     world.insert_many(1_000).await;
     survives_a_rotation(
@@ -151,30 +149,17 @@ async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
 #[tokio::test]
 async fn a_replaced_client_certificate_is_read_for_the_next_connection() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
-    let mut world = World::on(&tls.postgres, slow_api(0)).await;
-    world
-        .execute(&format!("create role {CERTIFIED_USER} superuser login"))
-        .await;
-    tls.ca
-        .client(CERTIFIED_USER)
-        .write(tls.directory.path(), "client");
-    let (_, server) = world.url.split_once('@').expect("a host");
-    let server = tls.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
-    let server = server.replace("@127.0.0.1:", "@localhost:");
-    let (certificate, key) = (tls.path("client.pem"), tls.path("client.key"));
-    world.url = format!("{server}&sslcert={certificate}&sslkey={key}");
+    let (world, _) = tls.certified_world().await;
+    let replace = |name: &str| tls.ca.client(name).write(tls.directory.path(), "client");
+    replace(CERTIFIED_USER);
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
 
-    tls.ca
-        .client("another")
-        .write(tls.directory.path(), "client");
+    replace("another");
     end_sessions(&world, CERTIFIED_USER).await;
     worker.until_logged("database_login_refused").await;
     let id = world.insert(peer(json!({}))).await;
-    tls.ca
-        .client(CERTIFIED_USER)
-        .write(tls.directory.path(), "client");
+    replace(CERTIFIED_USER);
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
     world.pool.close().await;

@@ -16,10 +16,8 @@ async fn a_403_holds_the_app_like_a_401() {
     let attempts = world.attempts(id).await;
     assert_eq!(attempts.len(), 2);
     for attempt in attempts {
-        assert_eq!(
-            (attempt.outcome.as_str(), attempt.http_status),
-            ("unauthorized", Some(403))
-        );
+        let found = (attempt.outcome.as_str(), attempt.http_status);
+        assert_eq!(found, ("unauthorized", Some(403)));
         assert!(!attempt.charged, "the message is not at fault");
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use testkit::{Running, World, peer};
+use testkit::{Running, World, assert_contains, peer};
 
 const MAX_ATTEMPTS: usize = 3;
 
@@ -214,9 +214,7 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
             &["refused    1: ", "worker check", "worker resume default"],
         ),
     ] {
-        for phrase in phrases {
-            assert!(text.contains(phrase), "{phrase}: {text}");
-        }
+        assert_contains(text, phrases);
     }
 
     // The command tries each message, although it can't cancel the first one.
@@ -227,12 +225,8 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
         .finish()
         .await;
     assert_eq!(cancelled.code, Some(1), "{cancelled:?}");
-    assert!(
-        cancelled
-            .stdout
-            .contains("a trigger skips its update (\"Skip it\")"),
-        "{cancelled:?}"
-    );
+    let phrases = ["a trigger skips its update (\"Skip it\")"];
+    assert_contains(&cancelled.stdout, &phrases);
     assert_eq!(world.row(other).await.status, "cancelled");
     assert_eq!(world.row(id).await.status, "pending");
     drop(worker);

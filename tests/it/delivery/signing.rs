@@ -93,10 +93,8 @@ async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_o
     let _worker = worker_with(&world, &[("AGORA_TOKEN", TOKEN), ("AGORA_UID", "alice")]).start();
     assert_eq!(world.until_final(own).await.status, "message_sent");
     let row = world.until_final(other).await;
-    assert_eq!(
-        (row.status.as_str(), row.attempts, row.sent_at),
-        ("failed", 0, None)
-    );
+    let found = (row.status.as_str(), row.attempts, row.sent_at);
+    assert_eq!(found, ("failed", 0, None));
     let error = row.error.expect("an error");
     let names_both = error.contains("alice") && error.contains("AGORA_UID");
     assert!(names_both && !error.contains(TOKEN), "{error}");

@@ -153,7 +153,9 @@ async fn a_message_that_waits_in_a_trigger_keeps_no_other_from_expiring() {
 
 /// Sends a signal to the server processes of the workers' connections.
 async fn signal_backends(world: &World, signal: &str) {
-    let pids: Vec<i32> = world.column("select pid from pg_stat_activity where datname = current_database() and application_name like 'signaling%'").await;
+    let query = "select pid from pg_stat_activity where datname = current_database()
+                 and application_name like 'signaling%'";
+    let pids: Vec<i32> = world.column(query).await;
     assert!(!pids.is_empty() || signal == "CONT");
     for pid in pids {
         let pid = pid.to_string();

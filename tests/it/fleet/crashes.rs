@@ -117,19 +117,15 @@ async fn a_worker_suspended_past_its_lease_overwrites_no_record_of_another() {
     sleeper.signal("STOP").await;
     let other = short_lease(&world, "other").start();
     let row = world.until_final(id).await;
-    assert_eq!(
-        (row.status.as_str(), row.claimed_by.as_deref()),
-        ("message_sent", Some("other"))
-    );
+    let found = (row.status.as_str(), row.claimed_by.as_deref());
+    assert_eq!(found, ("message_sent", Some("other")));
     sleeper.signal("CONT").await;
     // Another message shows that the worker has resumed.
     world.deliver(json!({"payload": "next"})).await;
     sleeper.until_logged("record_late").await;
     let after = world.row(id).await;
-    assert_eq!(
-        (after.finished_at, after.request_id),
-        (row.finished_at, row.request_id)
-    );
+    let found = (after.finished_at, after.request_id);
+    assert_eq!(found, (row.finished_at, row.request_id));
     assert_eq!(world.calls_of("twice").len(), 2);
     assert_eq!(outcomes(&world, id).await, [(1, "lost".to_owned())]);
     drop(other);

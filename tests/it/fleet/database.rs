@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{PATIENCE, Postgres, World, peer, slow_api};
+use testkit::{PATIENCE, Postgres, World, ask, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome() {
@@ -63,12 +63,9 @@ async fn a_row_that_a_client_has_locked_holds_up_no_other() {
         .start();
     world.until_accepted(5).await;
     let mut client = world.pool.begin().await.expect("a transaction");
-    let locked: i64 = sqlx::query_scalar(
-        "select id from signaling.outbox where status = 'pending' and claim_id is not null limit 1 for update",
-    )
-    .fetch_one(&mut *client)
-    .await
-    .expect("a row that is being sent");
+    let query = "select id from signaling.outbox where status = 'pending' and claim_id is not null
+                 limit 1 for update";
+    let locked: i64 = ask(&mut client, query).await;
     world.until_count(1, "status = 'pending'").await;
     client.commit().await.expect("given free");
     assert_eq!(world.until_final(locked).await.status, "message_sent");

@@ -51,11 +51,8 @@ async fn signals_without_a_meaning_leave_a_worker_at_work() {
     warm_up(&world).await;
     for (signal, count) in [("USR1", 1), ("USR2", 2), ("XFSZ", 3)] {
         worker.signal(signal).await;
-        world
-            .until("the signal is logged", PATIENCE, async || {
-                worker.logged("signal_ignored") == count
-            })
-            .await;
+        let holds = async || worker.logged("signal_ignored") == count;
+        world.until("the signal is logged", PATIENCE, holds).await;
     }
     worker.signal("PIPE").await;
     world.assert_sends().await;

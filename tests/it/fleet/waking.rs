@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{PATIENCE, World, peer};
+use testkit::{PATIENCE, World, ask};
 
 /// Far less than a poll interval of a minute.
 const PROMPT: time::Duration = time::Duration::seconds(2);
@@ -26,31 +26,6 @@ async fn an_insert_notifies_an_idle_worker() {
 }
 
 #[tokio::test]
-async fn inserts_notify_only_while_a_worker_is_idle() {
-    let world = World::new().await;
-    let mut listener = sqlx::postgres::PgListener::connect_with(&world.pool)
-        .await
-        .expect("listening");
-    listener
-        .listen("signaling_wakeup")
-        .await
-        .expect("listening");
-    // No worker is idle yet.
-    world.insert(peer(json!({"app": "other"}))).await;
-    let worker = world.worker().start();
-    world.until_idle().await;
-    // The messages of another app do not notify this worker.
-    world.insert(peer(json!({"app": "other"}))).await;
-    world.insert(peer(json!({}))).await;
-    let notified = tokio::time::timeout(PATIENCE, listener.recv())
-        .await
-        .expect("a notification")
-        .expect("a notification");
-    assert_eq!(notified.payload(), "default");
-    drop(worker);
-}
-
-#[tokio::test]
 async fn polling_alone_is_enough() {
     let world = World::new().await;
     world
@@ -67,12 +42,9 @@ async fn polling_alone_is_enough() {
 async fn a_message_committed_after_the_worker_became_idle_is_found_soon() {
     let world = World::new().await;
     let mut open = world.pool.begin().await.expect("a transaction");
-    let id: i64 = sqlx::query_scalar(
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late') returning id",
-    )
-    .fetch_one(&mut *open)
-    .await
-    .expect("inserted");
+    let query = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late')
+                 returning id";
+    let id: i64 = ask(&mut open, query).await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     world.until_idle().await;
     assert_eq!(world.seen().calls, 0);
@@ -104,11 +76,8 @@ async fn an_idle_worker_writes_nothing() {
             .await
     };
     let (before, polls_before) = (version().await, polls().await);
-    world
-        .until("five polls", PATIENCE, async || {
-            polls().await >= polls_before + 5
-        })
-        .await;
+    let holds = async || polls().await >= polls_before + 5;
+    world.until("five polls", PATIENCE, holds).await;
     assert_eq!(version().await, before, "the lane's row was written");
 }
 
@@ -128,12 +97,9 @@ async fn a_message_committed_long_after_its_due_time_is_found_while_others_flow(
     let world = World::new().await;
     let _worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
     let mut open = world.pool.begin().await.expect("a transaction");
-    let id: i64 = sqlx::query_scalar(
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late') returning id",
-    )
-    .fetch_one(&mut *open)
-    .await
-    .expect("inserted");
+    let query = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'late')
+                 returning id";
+    let id: i64 = ask(&mut open, query).await;
     // Longer than a claim looks back.
     let past = "select clock_timestamp() > now() + interval '3 seconds'";
     while !sqlx::query_scalar::<_, bool>(past)

@@ -41,9 +41,7 @@ async fn a_file_without_an_end_is_refused_at_once_wherever_it_is_named() {
             (status.env("DATABASE_URL_FILE", path), 2),
         ];
         for (worker, code) in cases {
-            let finished = worker.finish().await;
-            assert_eq!(finished.code, Some(code), "{finished:?}");
-            assert!(finished.stderr.contains(path), "{finished:?}");
+            let finished = worker.fails(code, &[path]).await;
             let reasons = ["is not a regular file", "has more than"];
             let is_told = reasons
                 .iter()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sqlx::Connection;
-use testkit::{World, peer};
+use testkit::{World, ask, peer};
 
 use crate::schema::roles::Role;
 
@@ -63,12 +63,7 @@ async fn a_readers_keda_query_counts_the_backlog_in_hours_of_the_limit() {
         .await
         .expect("connected");
     let query = keda_query();
-    let mut hours = async || -> f64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(query.clone()))
-            .fetch_one(&mut reader)
-            .await
-            .expect("hours")
-    };
+    let mut hours = async || -> f64 { ask(&mut reader, &query.clone()).await };
     world
         .execute("select signaling.open_lane('default', 100)")
         .await;

@@ -220,8 +220,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
         ),
     ] {
         fs::write(&path, &text).expect("written");
-        let run = Worker::new(&["run"])
-            .env("DATABASE_URL", &world.url)
+        let run = Worker::on(&world.url, &["run"])
             .env("WORKER_CONFIG", path.to_str().expect("a path"))
             .env("WORKER_LOG", "trace");
         assert_refused(&run.finish().await, 2, &markers);
@@ -232,8 +231,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
     fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("changed");
     let (_, server) = world.url.split_once('@').expect("a host");
     let url = format!("postgres://postgres@{server}&passwrd={SECRET}&{SECRET}=x");
-    let status = Worker::new(&["status"])
-        .env("DATABASE_URL", &url)
+    let status = Worker::on(&url, &["status"])
         .env("PGPASSFILE", passwords.to_str().expect("a path"))
         .env("WORKER_LOG", "trace,sqlx_postgres::options=trace")
         .finish()
@@ -247,10 +245,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
         SECRET.to_owned(),
     ] {
         for command in ["status", "migrate"] {
-            let finished = Worker::new(&[command])
-                .env("DATABASE_URL", &url)
-                .finish()
-                .await;
+            let finished = Worker::on(&url, &[command]).finish().await;
             assert_refused(&finished, 2, &markers);
             assert!(!finished.stderr.contains("7364"), "{finished:?}");
         }

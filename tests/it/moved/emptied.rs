@@ -5,24 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 use sqlx::AssertSqlSafe;
 
+use crate::schema::protocol::lost_rows::TABLES;
 use testkit::{PATIENCE, World, comes_true, fleet, peer, slow_api};
 
 /// How long a message takes at most that is inserted after a table was emptied.
 const SECONDS: Duration = Duration::from_secs(20);
-
-/// The tables of the outbox. Those of `worker migrate` are not among them.
-const TABLES: [&str; 10] = [
-    "outbox",
-    "attempt",
-    "lane",
-    "wakeup",
-    "retention",
-    "minute_stats",
-    "queue_counts",
-    "queue_counts_turn",
-    "worker",
-    "worker_app",
-];
 
 /// Empties tables, and again where the workers' own locks cross it.
 async fn truncate(world: &World, tables: &[&str]) {
@@ -58,16 +45,8 @@ async fn a_message_is_sent_within_seconds_after_any_table_was_emptied() {
     }
     assert_eq!(worker.logged("lane_missing"), 1);
     assert_eq!(worker.logged("database_failed"), 0);
-    world
-        .until("counted and registered again", PATIENCE, async || {
-            world
-                .ask(
-                    "select exists (select from signaling.queue_counts_turn where counted_at > 'epoch')
-                        and exists (select from signaling.worker_app join signaling.worker using (worker_id))",
-                )
-                .await
-        })
-        .await;
+    world.until_true("select exists (select from signaling.queue_counts_turn where counted_at > 'epoch')
+                        and exists (select from signaling.worker_app join signaling.worker using (worker_id))").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,22 +10,13 @@ use testkit::{Worker, World, comes_true};
 
 /// `worker run` with valid settings and an unreachable database.
 fn run() -> Worker {
-    Worker::new(&["run"])
-        .env("DATABASE_URL", "postgres://app:hush-hush@127.0.0.1:1/app")
-        .env("AGORA_APP_ID", "app")
-        .env("AGORA_API_KEY", "key")
+    Worker::on("postgres://app:hush-hush@127.0.0.1:1/app", &["run"])
+        .with_app()
         .env("AGORA_API_SECRET", "hush-hush")
 }
 
 async fn refused(worker: Worker, phrases: &[&str]) {
-    let finished = worker.finish().await;
-    assert_eq!(finished.code, Some(2), "{finished:?}");
-    for phrase in phrases {
-        assert!(
-            finished.stderr.contains(phrase),
-            "{phrase:?} is missing: {finished:?}"
-        );
-    }
+    worker.fails(2, phrases).await;
 }
 
 #[tokio::test]
@@ -61,11 +52,8 @@ async fn an_address_that_other_hosts_reach_needs_a_token() {
 #[tokio::test]
 async fn an_invalid_or_taken_address_is_an_error() {
     for address in ["9090", "localhost", "example.com:9090", "on"] {
-        refused(
-            run().env("WORKER_OPS_ADDR", address),
-            &["is no address", "off"],
-        )
-        .await;
+        let worker = run().env("WORKER_OPS_ADDR", address);
+        refused(worker, &["is no address", "off"]).await;
     }
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = taken.local_addr().expect("an address").to_string();

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::database_gate::DatabaseGate;
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
+use crate::database_proxy::DatabaseProxy;
 use crate::schema::roles::Role;
 use testkit::{PATIENCE, World, peer, slow_api, write};
 
@@ -37,8 +37,8 @@ const FLEET_METRICS: [&str; 3] = [
 #[tokio::test]
 async fn a_worker_without_its_database_is_alive_and_not_ready() {
     let world = World::new().await;
-    let mut gate = DatabaseGate::before(&world).await;
-    let worker = world.worker().env("DATABASE_URL", gate.url());
+    let mut proxy = DatabaseProxy::closed(&world);
+    let worker = world.worker().env("DATABASE_URL", &proxy.url);
     let mut ops = OpsWorker::start(worker).await;
 
     ops.until_readiness(503, "FAIL database: not reached yet")
@@ -49,7 +49,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
     let samples = Samples::read(&metrics.body);
     assert_eq!(samples.get("signaling_database_up"), Some(0.0));
 
-    gate.open().await;
+    proxy.accept();
     ops.until_ready().await;
     world
         .execute("select signaling.refresh_queue_counts()")
@@ -64,7 +64,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
         })
         .await;
 
-    gate.close().await;
+    proxy.close().await;
     ops.until_readiness(503, "FAIL database: unavailable").await;
     assert_eq!(ops.client.get("/healthz").await.status, 200);
     let samples = Samples::read(&ops.client.get("/metrics").await.body);
@@ -75,7 +75,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
     }
     assert!(samples.get("process_start_time_seconds").is_some());
 
-    gate.open().await;
+    proxy.accept();
     ops.until_ready().await;
     world.assert_sends().await;
     ops.worker.stop().await;
@@ -165,9 +165,9 @@ async fn a_held_paused_or_refused_app_leaves_its_worker_ready() {
     world.run(&["pause", "default"]).await;
     until_ready_and("paused").await;
     world.run(&["resume", "default"]).await;
-    world
-        .execute("update signaling.lane set environment = 'production', hold = null, hold_reason = null, hold_since = null, hold_until = null")
-        .await;
+    let changes = "environment = 'production', hold = null, hold_reason = null, hold_since = null,
+                   hold_until = null";
+    world.set_lane(changes).await;
     until_ready_and("other_environment").await;
 }
 

@@ -88,8 +88,8 @@ async fn insert_messages_of_every_outcome(world: &World) {
     }
     let lost = world.insert(peer(json!({"at_most_once": true}))).await;
     world
-        .execute(&format!(
-            "update signaling.outbox set claim_id = gen_random_uuid(), claimed_by = 'dead',
+        .set_messages(&format!(
+            "claim_id = gen_random_uuid(), claimed_by = 'dead',
                     due_at = clock_timestamp() - interval '1 minute'
              where id = {lost}"
         ))

@@ -106,7 +106,9 @@ impl OpsClient {
             // The server may respond and close before it has read the whole request.
             stream.write_all(request.as_bytes()).await.ok();
             let mut response = Vec::new();
-            stream.read_to_end(&mut response).await.ok();
+            while !is_whole(&response) && stream.read_buf(&mut response).await.is_ok_and(|n| n > 0)
+            {
+            }
             String::from_utf8(response).expect("text")
         };
         let text = tokio::time::timeout(PATIENCE, asking)
@@ -114,6 +116,19 @@ impl OpsClient {
             .expect("a response in time");
         parse(&text)
     }
+}
+
+/// Whether a response has as many bytes as it says: chromedriver leaves the connection open.
+fn is_whole(response: &[u8]) -> bool {
+    let Some(end) = response.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(&response[..end]).to_ascii_lowercase();
+    let mut lengths = head
+        .lines()
+        .filter_map(|line| line.strip_prefix("content-length:"));
+    let length = lengths.next().and_then(|length| length.trim().parse().ok());
+    length.is_some_and(|length: usize| response.len() >= end + 4 + length)
 }
 
 fn parse(text: &str) -> Response {
@@ -126,8 +141,8 @@ fn parse(text: &str) -> Response {
         .and_then(|line| line.split(' ').nth(1)?.parse().ok())
         .expect("a status");
     let headers = lines
-        .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     Response {
         status,

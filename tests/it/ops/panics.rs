@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
-use testkit::{PATIENCE, Worker, World, peer, slow_api};
+use testkit::{PATIENCE, Worker, World, assert_contains, peer, slow_api};
 
 /// A worker that panics at these places, as often as given.
 fn panicking(world: &World, panics: &str) -> Worker {
@@ -58,8 +58,8 @@ async fn each_task_that_panics_is_started_again_and_counted() {
     assert_eq!(ops.worker.logged("task_panicked"), 2 * TASKS.len());
     assert_eq!(ops.worker.logged("panicked"), 2 * TASKS.len());
     let line = ops.worker.log_line("panicked");
-    assert!(line.contains("WORKER_TEST_PANICS asks for it"), "{line}");
-    assert!(line.contains("location=\"src/worker/"), "{line}");
+    let phrases = ["WORKER_TEST_PANICS asks for it", "location=\"src/worker/"];
+    assert_contains(&line, &phrases);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

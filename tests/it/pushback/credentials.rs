@@ -13,7 +13,7 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
         let path = secret.path().to_str().expect("a path");
         world.insert_many(messages).await;
         world
-            .execute("update signaling.outbox set max_attempts = 1, at_most_once = id = 1")
+            .set_messages("max_attempts = 1, at_most_once = id = 1")
             .await;
         let mut fleet = fleet(3, || {
             world
@@ -37,10 +37,8 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
         assert!(fleet.iter_mut().all(Running::is_running));
         assert!(world.lane::<bool>("hold is null").await);
         let seen = world.seen();
-        assert_eq!(
-            (i64::try_from(seen.accepted), seen.duplicates),
-            (Ok(messages.into()), 0)
-        );
+        let found = (i64::try_from(seen.accepted), seen.duplicates);
+        assert_eq!(found, (Ok(messages.into()), 0));
         assert!(seen.calls < seen.accepted + 25, "{seen:?}");
     }
 }

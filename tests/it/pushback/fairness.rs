@@ -6,8 +6,8 @@ use testkit::World;
 /// Turns the messages of a kind into retries.
 async fn make_retries(world: &World, kind: &str) {
     world
-        .execute(&format!(
-            "update signaling.outbox set sent_at = now() - interval '1 minute', attempts = 1
+        .set_messages(&format!(
+            "sent_at = now() - interval '1 minute', attempts = 1
              where payload like '{kind} %'"
         ))
         .await;

@@ -72,7 +72,7 @@ async fn an_api_that_answers_500_fails_no_message_and_is_probed_every_four_secon
 
     // The lane looks as after an outage of hours.
     world
-        .execute("update signaling.lane set hold_probes = 1000, hold_until = clock_timestamp()")
+        .set_lane("hold_probes = 1000, hold_until = clock_timestamp()")
         .await;
     until_probed(&world, 1001).await;
     let pause: f64 = world
@@ -83,9 +83,7 @@ async fn an_api_that_answers_500_fails_no_message_and_is_probed_every_four_secon
     assert!(calls < 60, "{calls} calls during the outage");
 
     world.set_faults(&[]);
-    world
-        .execute("update signaling.lane set hold_until = clock_timestamp()")
-        .await;
+    world.set_lane("hold_until = clock_timestamp()").await;
     assert_all_sent_for_little(&world).await;
     assert_eq!(world.seen().duplicates, 0);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::operator::{done, fails, open_lane, refusal};
+use super::operator::{done, fails, refusal};
 use testkit::fleet;
 use testkit::{APP_ID, World, peer};
 
@@ -29,8 +29,8 @@ async fn insert_messages(world: &World) {
             .execute(&format!("{set}, {columns} where id = {id}"))
             .await;
     }
-    open_lane(world, "default").await;
-    open_lane(world, "other").await;
+    world.open_lane("default").await;
+    world.open_lane("other").await;
 }
 
 /// The names of the pending messages without the one that was pending from the start.
@@ -137,9 +137,7 @@ async fn a_message_that_is_sent_again_has_all_attempts_and_no_past_expiry() {
     let as_new = "status = 'pending' and attempts = 0 and finished_at is null and claim_id is null
                   and due_at <= now() and expires_at is null";
     assert_eq!(world.count(as_new).await, 7);
-    world
-        .execute("update signaling.outbox set app = 'default'")
-        .await;
+    world.set_messages("app = 'default'").await;
     let _worker = world.worker().start();
     world
         .until_count(7, "status = 'message_sent' and attempts = 1")
@@ -171,7 +169,7 @@ async fn messages_that_are_sent_again_keep_the_pace() {
     let world = World::new().await;
     world.insert_many(200).await;
     world
-        .execute("update signaling.outbox set status = 'failed', attempts = 10, sent_at = now(), finished_at = now()")
+        .set_messages("status = 'failed', attempts = 10, sent_at = now(), finished_at = now()")
         .await;
     let _fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
     world.until_idle().await;

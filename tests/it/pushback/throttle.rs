@@ -109,17 +109,3 @@ async fn an_absurd_retry_after_is_bounded_by_an_hour() {
         assert_eq!(world.count(is_soon).await, 1, "{absurd}");
     }
 }
-
-#[tokio::test]
-async fn a_retry_after_that_can_not_be_read_is_ignored() {
-    let world = World::new().await;
-    world.set_faults(&[
-        "429:count=1,retry_after=soon",
-        "429:count=1,retry_after=-5",
-        "429:count=1,retry_after=0",
-    ]);
-    let _worker = world.worker().start();
-    let (id, row) = world.deliver(json!({"max_attempts": 1})).await;
-    assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 1));
-    assert_eq!(world.attempts(id).await.len(), 3);
-}

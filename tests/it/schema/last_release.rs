@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use testkit::{PATIENCE, Postgres, Worker, World, peer};
+use testkit::{PATIENCE, Postgres, Worker, World, ask, execute, peer};
 
 /// The last release's binary. None: the test is skipped.
 fn last_release() -> Option<PathBuf> {
@@ -105,8 +105,7 @@ async fn migrate_of_the_last_release_leaves_the_newest_functions_alone() {
     let functions = "select string_agg(proname || prosrc, ' ' order by proname) from pg_proc
                      where pronamespace = 'signaling'::regnamespace";
     let before: String = world.ask(functions).await;
-    let migrated = world.command(&["migrate"]).binary(&binary).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    world.command(&["migrate"]).binary(&binary).succeeds().await;
     assert_eq!(world.ask::<String>(functions).await, before);
 }
 
@@ -114,25 +113,20 @@ async fn migrate_of_the_last_release_leaves_the_newest_functions_alone() {
 async fn migrate_keeps_the_messages_of_a_database_of_the_last_release() {
     let Some(binary) = last_release() else { return };
     let url = Postgres::shared().await.empty_database().await;
-    let migrate = || Worker::new(&["migrate"]).env("DATABASE_URL", &url);
-    let old = migrate().binary(&binary).finish().await;
-    assert_eq!(old.code, Some(0), "{old:?}");
+    let migrate = || Worker::on(&url, &["migrate"]);
+    migrate().binary(&binary).succeeds().await;
     let mut connection = PgConnection::connect(&url).await.expect("connected");
-    sqlx::raw_sql(
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
-    )
-    .execute(&mut connection)
-    .await
-    .expect("inserted");
+    let statement = "insert into signaling.outbox (sender, destination, payload)
+                     values ('alice', 'bob', 'hello')";
+    execute(&mut connection, statement).await;
     let new = migrate().finish().await;
     assert_eq!(new.code, Some(0), "{new:?}");
-    let kept: i64 =
-        sqlx::query_scalar("select count(*) from signaling.outbox where status = 'pending'")
-            .fetch_one(&mut connection)
-            .await
-            .expect("a count");
+    let kept: i64 = ask(
+        &mut connection,
+        "select count(*) from signaling.outbox where status = 'pending'",
+    )
+    .await;
     assert_eq!(kept, 1);
-    let status = Worker::new(&["status"]).env("DATABASE_URL", &url);
-    let status = status.finish().await;
-    assert_eq!(status.code, Some(0), "{status:?}");
+    let status = Worker::on(&url, &["status"]);
+    status.succeeds().await;
 }

@@ -2,10 +2,10 @@
 
 use sqlx::{Connection, PgConnection};
 
-use testkit::{Postgres, Worker, World};
+use testkit::{Postgres, Worker, World, ask, execute};
 
 fn migrate(url: &str) -> Worker {
-    Worker::new(&["migrate"]).env("DATABASE_URL", url)
+    Worker::on(url, &["migrate"])
 }
 
 async fn connected(url: &str) -> PgConnection {
@@ -17,17 +17,12 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
     let url = Postgres::shared().await.empty_database().await;
     let mut connection = connected(&url).await;
     // As sqlx makes it; the version is also one of ours.
-    sqlx::raw_sql(
-        "create table public._sqlx_migrations (
+    execute(&mut connection, "create table public._sqlx_migrations (
              version bigint primary key, description text not null,
              installed_on timestamptz not null default now(), success boolean not null,
              checksum bytea not null, execution_time bigint not null);
          insert into public._sqlx_migrations (version, description, success, checksum, execution_time)
-         values (1, 'the app', true, '\\x01', 1)",
-    )
-    .execute(&mut connection)
-    .await
-    .expect("made");
+         values (1, 'the app', true, '\\x01', 1)").await;
 
     let first = migrate(&url).finish().await;
     assert_eq!(first.code, Some(0), "{}", first.stderr);
@@ -50,13 +45,12 @@ async fn an_applications_own_sqlx_migrations_are_not_disturbed() {
             .await
             .expect("still there");
     assert_eq!(kept, [(1, "the app".to_owned(), vec![1])]);
-    let outside: i64 = sqlx::query_scalar(
+    let outside: i64 = ask(
+        &mut connection,
         "select count(*) from pg_class join pg_namespace on pg_namespace.oid = relnamespace
          where nspname = 'public' and relname not like '\\_sqlx\\_migrations%'",
     )
-    .fetch_one(&mut connection)
-    .await
-    .expect("a count");
+    .await;
     assert_eq!(
         outside, 0,
         "everything of the worker's is in its own schema"
@@ -68,12 +62,8 @@ async fn eight_processes_that_migrate_at_once_all_succeed() {
     let url = Postgres::shared().await.empty_database().await;
     let mut processes: Vec<_> = (0..8).map(|_| migrate(&url).start()).collect();
     for process in &mut processes {
-        assert_eq!(
-            process.wait_exit().await,
-            Some(0),
-            "{}",
-            process.stderr.text()
-        );
+        let found = process.wait_exit().await;
+        assert_eq!(found, Some(0), "{}", process.stderr.text());
     }
     let applied: i64 = sqlx::query_scalar("select count(*) from signaling.schema_migrations")
         .fetch_one(&mut connected(&url).await)
@@ -86,38 +76,27 @@ async fn eight_processes_that_migrate_at_once_all_succeed() {
 async fn migrating_again_leaves_the_messages_alone() {
     let url = Postgres::shared().await.migrated_database().await;
     let mut connection = connected(&url).await;
-    sqlx::raw_sql(
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
-    )
-    .execute(&mut connection)
-    .await
-    .expect("inserted");
+    let statement = "insert into signaling.outbox (sender, destination, payload)
+                     values ('alice', 'bob', 'hello')";
+    execute(&mut connection, statement).await;
     let again = migrate(&url).finish().await;
     assert_eq!(again.code, Some(0), "{}", again.stderr);
-    let rows: i64 =
-        sqlx::query_scalar("select count(*) from signaling.outbox where status = 'pending'")
-            .fetch_one(&mut connection)
-            .await
-            .expect("a count");
+    let rows: i64 = ask(
+        &mut connection,
+        "select count(*) from signaling.outbox where status = 'pending'",
+    )
+    .await;
     assert_eq!(rows, 1);
 }
 
 #[tokio::test]
 async fn a_worker_in_a_database_that_is_not_migrated_says_what_to_do() {
     let url = Postgres::shared().await.empty_database().await;
-    for command in [&["run"][..], &["status"]] {
-        let finished = Worker::new(command)
-            .env("DATABASE_URL", &url)
-            .env("AGORA_APP_ID", "app")
-            .env("AGORA_API_KEY", "key")
-            .env("AGORA_API_SECRET", "secret")
-            .finish()
+    for command in [&["run"][..], &["status"], &["message", "17"]] {
+        Worker::on(&url, command)
+            .with_app()
+            .fails(1, &["run `worker migrate` first"])
             .await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert!(
-            finished.stderr.contains("run `worker migrate` first"),
-            "{finished:?}"
-        );
     }
 }
 
@@ -126,12 +105,9 @@ async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
     let shared = Postgres::shared().await;
     let mut admin = connected(&shared.cluster.admin_url()).await;
     for (name, encoding) in [("of_ascii", "SQL_ASCII"), ("of_latin1", "LATIN1")] {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        execute(&mut admin, &format!(
             "create database {name} template template0 encoding '{encoding}' lc_collate 'C' lc_ctype 'C'"
-        )))
-        .execute(&mut admin)
-        .await
-        .expect("created");
+        )).await;
         let url = shared.cluster.url(name);
         let refused = migrate(&url).finish().await;
         assert_eq!(refused.code, Some(1), "{refused:?}");
@@ -158,17 +134,14 @@ async fn an_emptied_list_of_migrations_stops_workers_until_migrate_restores_it()
     assert!(worker.stderr.text().contains("schema_migrations is empty"));
     let present: i32 = world.ask("select signaling.protocol_version()").await;
     world.execute(&format!("{VERSION} 'select 0'")).await;
-    let refused = world.command(&["migrate"]).finish().await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(
-        refused.stderr.contains("schema_migrations is empty"),
-        "{refused:?}"
-    );
+    world
+        .command(&["migrate"])
+        .fails(1, &["schema_migrations is empty"])
+        .await;
     world
         .execute(&format!("{VERSION} 'select {present}'"))
         .await;
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    world.run(&["migrate"]).await;
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
     worker.stop().await;

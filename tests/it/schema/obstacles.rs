@@ -29,23 +29,21 @@ const ALL: &str =
 #[tokio::test]
 async fn all_obstacles_are_listed_the_one_that_people_can_end_first() {
     let world = with_lane(ALL).await;
-    assert_eq!(
-        kinds(&world).await,
-        ["paused", "no_worker", "unavailable", "retry_after"]
-    );
+    let found = kinds(&world).await;
+    assert_eq!(found, ["paused", "no_worker", "unavailable", "retry_after"]);
     let is_complete =
         "select bool_and(sentence is not null and waits_for is not null) from signaling.obstacle";
     assert!(world.ask::<bool>(is_complete).await);
     world.pretend_worker("a-worker", "1", "default").await;
     world
-        .execute(
-            "update signaling.lane set paused_at = null, paused_by = null, hold = 'unauthorized',
+        .set_lane(
+            "paused_at = null, paused_by = null, hold = 'unauthorized',
                                        retry_after_until = now() - interval '1 second'",
         )
         .await;
     assert_eq!(kinds(&world).await, ["unauthorized"]);
     world
-        .execute("update signaling.lane set hold = null, hold_since = null, hold_until = null")
+        .set_lane("hold = null, hold_since = null, hold_until = null")
         .await;
     assert!(kinds(&world).await.is_empty());
 }
@@ -93,7 +91,7 @@ async fn retry_counts_the_messages_of_each_app() {
         world.insert(peer(json!({"app": app}))).await;
     }
     world
-        .execute("update signaling.outbox set status = 'failed', finished_at = now()")
+        .set_messages("status = 'failed', finished_at = now()")
         .await;
     let counted = |arguments: &str| {
         format!(

@@ -1,10 +1,7 @@
 //! Two-phase commit: a producer's transaction can be prepared where Postgres allows that.
 
-use std::collections::BTreeMap;
-
 use simulator::SimulatorConfig;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use testkit::postgres::Settings;
 use testkit::{Postgres, World};
 
 const INSERT: &str =
@@ -27,11 +24,7 @@ async fn execute(session: &mut PgConnection, statement: &str) -> Result<(), sqlx
 
 #[tokio::test]
 async fn a_producers_insert_can_be_prepared_while_a_worker_is_idle() {
-    let postgres = Postgres::start_with(Settings {
-        server_settings: BTreeMap::from([("max_prepared_transactions".into(), "5".into())]),
-        ..Settings::default()
-    })
-    .await;
+    let postgres = Postgres::start_with_settings(&[("max_prepared_transactions", "5")]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     world
         .execute("select signaling.open_lane('default', 100)")

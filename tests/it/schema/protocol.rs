@@ -11,7 +11,7 @@ mod environment;
 mod expire;
 mod hold;
 mod lane;
-mod lost_rows;
+pub(crate) mod lost_rows;
 mod next_due;
 mod record;
 mod record_discarded;
@@ -26,9 +26,9 @@ mod slow_triggers;
 mod throttle;
 mod wakeup;
 
-use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection, PgExecutor};
+use sqlx::postgres::{PgListener, PgRow};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -54,42 +54,22 @@ async fn world() -> World {
     world
 }
 
-async fn connect(world: &World) -> PgConnection {
-    PgConnection::connect(&world.url).await.expect("connected")
-}
-
-/// The value of an expression over the default app's lane.
-async fn lane<T>(world: &World, expression: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    let query = format!("select {expression} from signaling.lane where app = 'default'");
-    world.ask(&query).await
-}
-
-/// Changes the default app's lane by hand.
-async fn set_lane(world: &World, changes: &str) {
-    let update = format!("update signaling.lane set {changes} where app = 'default'");
-    world.execute(&update).await;
-}
-
-/// Changes messages by hand.
-async fn set_messages(world: &World, changes: &str, condition: &str) {
-    world
-        .execute(&format!(
-            "update signaling.outbox set {changes} where {condition}"
-        ))
-        .await;
+/// Listens to the wakeups of workers.
+async fn listener(world: &World) -> PgListener {
+    let mut listener = PgListener::connect(&world.url).await.expect("connected");
+    listener
+        .listen("signaling_wakeup")
+        .await
+        .expect("listening");
+    listener
 }
 
 /// Makes messages retries that are due.
 async fn make_retries(world: &World, condition: &str) {
-    set_messages(
-        world,
-        "sent_at = now() - interval '1 second', attempts = 1",
-        condition,
-    )
-    .await;
+    let retried = "sent_at = now() - interval '1 second', attempts = 1";
+    world
+        .set_messages(&format!("{retried} where {condition}"))
+        .await;
 }
 
 async fn now(world: &World) -> OffsetDateTime {

@@ -10,7 +10,7 @@ mod worker;
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use testkit::{World, peer};
+use testkit::{Worker, World, ask, peer};
 
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -40,14 +40,34 @@ impl Role {
     /// A new one with the rights of a kind, given by the command.
     pub(crate) async fn granted(world: &World, kind: &str) -> Self {
         let role = Self::new(world, kind).await;
-        let granted = world.command(&["grant", kind, &role.name]).finish().await;
-        assert_eq!(granted.code, Some(0), "{granted:?}");
+        world.run(&["grant", kind, &role.name]).await;
         role
+    }
+
+    /// A command with the privileges of this role.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Worker {
+        Worker::on(&self.url, arguments)
     }
 
     async fn connect(&self) -> PgConnection {
         connect(&self.url).await
     }
+}
+
+/// A world whose schema belongs to a role for which policies can hold.
+pub(crate) async fn owned_world() -> World {
+    let mut world = World::new().await;
+    let owner = Role::new(&world, "owner").await;
+    let database: String = world.ask("select current_database()::text").await;
+    world
+        .execute(&format!(
+            "drop schema signaling cascade; grant create on database {database} to {}",
+            owner.name
+        ))
+        .await;
+    world.url = owner.url;
+    world.run(&["migrate"]).await;
+    world
 }
 
 async fn connect(url: &str) -> PgConnection {
@@ -82,22 +102,9 @@ async fn can_not(connection: &mut PgConnection, statement: &str) {
     );
 }
 
-async fn ask<T>(connection: &mut PgConnection, statement: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
-        .fetch_one(connection)
-        .await
-        .unwrap_or_else(|error| panic!("{statement}: {error}"))
-}
-
 /// The rows of a query with one column of text.
 async fn list(world: &World, query: &str) -> Vec<String> {
-    let rows: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-        .fetch_all(&world.pool)
-        .await
-        .expect("rows");
+    let rows: Vec<String> = world.column(query).await;
     assert!(!rows.is_empty(), "nothing: {query}");
     rows
 }
@@ -201,14 +208,4 @@ async fn waiting_message(world: &World) -> i64 {
             serde_json::json!({"due_at": later, "dedupe_key": uuid::Uuid::new_v4().to_string()}),
         ))
         .await
-}
-
-/// A lane without a worker.
-pub(crate) async fn open_lane(world: &World) {
-    world
-        .execute(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-             values ('default', 100, 100, signaling.slot_rate(100))",
-        )
-        .await;
 }

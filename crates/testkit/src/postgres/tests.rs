@@ -57,13 +57,13 @@ fn is_alive(pid: u32) -> bool {
     signal("0", pid)
 }
 
-async fn setting(cluster: &ThrowawayPostgres, name: &str) -> String {
-    let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
-    sqlx::query_scalar("SELECT current_setting($1)")
-        .bind(name)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap()
+async fn value<T>(url: &str, query: &'static str) -> T
+where
+    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let value = sqlx::query_scalar(query).fetch_one(&mut connection);
+    value.await.unwrap()
 }
 
 #[tokio::test]
@@ -76,7 +76,8 @@ async fn given_settings_and_files_reach_the_server() {
     })
     .await
     .unwrap();
-    assert_eq!(setting(&cluster, "work_mem").await, "5MB");
+    let work_mem: String = value(&cluster.admin_url(), "SHOW work_mem").await;
+    assert_eq!(work_mem, "5MB");
     let file = cluster.directory.join("data/pg_hba.conf");
     assert_eq!(fs::read_to_string(&file).unwrap(), hba);
     let (file, data) = (
@@ -88,22 +89,21 @@ async fn given_settings_and_files_reach_the_server() {
     cluster.stop().await.unwrap();
 }
 
+const SETTINGS: &str =
+    "SELECT concat_ws(' ', current_setting('fsync'), current_setting('full_page_writes'),
+    current_setting('synchronous_commit'), current_setting('max_connections'))";
+
 #[tokio::test]
 async fn a_new_database_answers() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("plain_1").await.unwrap();
     assert_eq!(url, cluster.url("plain_1"));
-    let mut connection = PgConnection::connect(&url).await.unwrap();
-    let (found,): (String,) = sqlx::query_as("SELECT current_database()::text")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let found: String = value(&url, "SELECT current_database()::text").await;
     assert_eq!(found, "plain_1");
     assert!(is_alive(cluster.pid.unwrap()));
     assert!(cluster.version.contains("PostgreSQL"));
-    assert_eq!(setting(&cluster, "fsync").await, "off");
-    assert_eq!(setting(&cluster, "synchronous_commit").await, "on");
-    assert_eq!(setting(&cluster, "max_connections").await, "400");
+    let settings: String = value(&cluster.admin_url(), SETTINGS).await;
+    assert_eq!(settings, "off off on 400");
     cluster.stop().await.unwrap();
 }
 
@@ -115,9 +115,8 @@ async fn a_durable_cluster_waits_for_the_disk() {
         ..Settings::default()
     };
     let cluster = ThrowawayPostgres::start_with(&settings).await.unwrap();
-    assert_eq!(setting(&cluster, "fsync").await, "on");
-    assert_eq!(setting(&cluster, "full_page_writes").await, "on");
-    assert_eq!(setting(&cluster, "max_connections").await, "37");
+    let settings: String = value(&cluster.admin_url(), SETTINGS).await;
+    assert_eq!(settings, "on on on 37");
 }
 
 #[tokio::test]
@@ -125,13 +124,8 @@ async fn a_connection_over_tcp_needs_the_password() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.admin_url().replace(&cluster.password, "wrong");
     let refused = PgConnection::connect(&url).await.unwrap_err();
-    let code = refused
-        .into_database_error()
-        .unwrap()
-        .code()
-        .unwrap()
-        .into_owned();
-    assert_eq!(code, "28P01", "invalid_password");
+    let error = refused.into_database_error().unwrap();
+    assert_eq!(error.code().unwrap(), "28P01", "invalid_password");
 }
 
 #[tokio::test]
@@ -147,13 +141,18 @@ async fn nothing_is_left_when_stop_returns() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_drop() {
-    let parent = nursery();
-    let cluster = cluster_in(parent.path()).await;
-    let pid = cluster.pid.unwrap();
-    drop(cluster);
-    wait_until("the directory is gone", || is_empty(parent.path())).await;
-    assert!(!is_alive(pid));
+async fn nothing_is_left_after_drop_of_a_running_or_crashed_cluster() {
+    for crashes in [false, true] {
+        let parent = nursery();
+        let mut cluster = cluster_in(parent.path()).await;
+        let pid = cluster.pid.unwrap();
+        if crashes {
+            cluster.crash().await.unwrap();
+        }
+        drop(cluster);
+        wait_until("the directory is gone", || is_empty(parent.path())).await;
+        assert!(!is_alive(pid));
+    }
 }
 
 #[tokio::test]
@@ -164,15 +163,6 @@ async fn nothing_is_left_of_a_start_that_is_dropped_halfway() {
         _ = starting => panic!("started before it was given up"),
         () = wait_until("there is a directory", || !is_empty(parent.path())) => {}
     }
-    wait_until("the directory is gone", || is_empty(parent.path())).await;
-}
-
-#[tokio::test]
-async fn nothing_is_left_when_it_is_dropped_while_crashed() {
-    let parent = nursery();
-    let mut cluster = cluster_in(parent.path()).await;
-    cluster.crash().await.unwrap();
-    drop(cluster);
     wait_until("the directory is gone", || is_empty(parent.path())).await;
 }
 
@@ -224,16 +214,11 @@ async fn a_crash_loses_nothing_that_was_committed() {
     let mut cluster = ThrowawayPostgres::start().await.unwrap();
     let port = cluster.port;
     let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
-    sqlx::query("CREATE TABLE kept (n int)")
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    for n in 1..=100 {
-        sqlx::query("INSERT INTO kept VALUES ($1)")
-            .bind(n)
-            .execute(&mut connection)
-            .await
-            .unwrap();
+    let mut statements = vec!["CREATE TABLE kept (n int)"];
+    statements.extend(["INSERT INTO kept VALUES (1)"; 100]);
+    for statement in statements {
+        let done = sqlx::query(statement).execute(&mut connection).await;
+        done.unwrap();
     }
 
     cluster.crash().await.unwrap();
@@ -245,11 +230,7 @@ async fn a_crash_loses_nothing_that_was_committed() {
     for _running_or_not in 0..2 {
         cluster.restart().await.unwrap();
         assert_eq!(cluster.port, port);
-        let mut connection = PgConnection::connect(&cluster.admin_url()).await.unwrap();
-        let (rows,): (i64,) = sqlx::query_as("SELECT count(*) FROM kept")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let rows: i64 = value(&cluster.admin_url(), "SELECT count(*) FROM kept").await;
         assert_eq!(rows, 100);
     }
 }
@@ -281,13 +262,8 @@ async fn without_programs_the_error_says_where_to_look_and_what_to_install() {
         .await
         .unwrap_err()
         .to_string();
-    for expected in [
-        directory.to_str().unwrap(),
-        "apt-get install",
-        "WORKER_PG_BINDIR",
-    ] {
-        assert!(error.contains(expected), "{error}");
-    }
+    let directory = directory.to_str().unwrap();
+    crate::assert_contains(&error, &[directory, "apt-get install", "WORKER_PG_BINDIR"]);
 }
 
 #[tokio::test]
@@ -304,14 +280,8 @@ async fn programs_that_do_not_run_are_named_in_the_error() {
 #[tokio::test]
 async fn programs_work_through_links_and_from_where_they_are() {
     let found = Installation::find(None).await.unwrap();
-    let real = found
-        .bindir
-        .join("postgres")
-        .canonicalize()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .to_owned();
+    let server = found.bindir.join("postgres").canonicalize().unwrap();
+    let real = server.parent().unwrap().to_owned();
     let links = nursery();
     for program in ["initdb", "postgres"] {
         symlink(real.join(program), links.path().join(program)).unwrap();
@@ -327,13 +297,9 @@ async fn programs_work_through_links_and_from_where_they_are() {
 
 #[tokio::test]
 async fn several_clusters_can_start_at_once() {
-    let [one, two, three] =
-        [(); 3].map(|()| tokio::spawn(async { ThrowawayPostgres::start().await.unwrap() }));
-    let ports = [
-        one.await.unwrap().port,
-        two.await.unwrap().port,
-        three.await.unwrap().port,
-    ];
+    let start = || tokio::spawn(async { ThrowawayPostgres::start().await.unwrap() });
+    let (one, two, three) = tokio::join!(start(), start(), start());
+    let ports = [one, two, three].map(|started| started.unwrap().port);
     assert!(ports[0] != ports[1] && ports[1] != ports[2] && ports[0] != ports[2]);
 }
 
@@ -355,16 +321,10 @@ fn a_cluster_outlives_the_runtime_of_its_start() {
 async fn the_psql_command_works_as_printed() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let command = cluster.psql_command("postgres");
-    assert!(
-        command.starts_with("psql 'postgres://postgres:"),
-        "{command}"
-    );
-    if Command::new("psql")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status()
-        .is_ok()
-    {
+    let begins = command.starts_with("psql 'postgres://postgres:");
+    assert!(begins, "{command}");
+    let mut psql = Command::new("psql");
+    if psql.arg("--version").stdout(Stdio::null()).status().is_ok() {
         let query = format!("{command} --no-align --tuples-only --command='SELECT 40 + 2'");
         let output = Command::new("sh").args(["-c", &query]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "42");

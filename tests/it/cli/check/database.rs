@@ -1,14 +1,10 @@
 //! The findings of `worker check` about databases with unusual settings.
 
-use std::collections::BTreeMap;
-
 use simulator::SimulatorConfig;
-use sqlx::{Connection, PgConnection};
-use testkit::postgres::Settings;
 use testkit::{PgBouncer, Postgres, World};
 
 use super::{assert_line, check, said};
-use crate::schema::roles::Role;
+use crate::schema::roles::owned_world;
 
 #[tokio::test]
 async fn a_pooler_is_named_with_its_effect() {
@@ -25,51 +21,25 @@ async fn a_pooler_is_named_with_its_effect() {
 
 #[tokio::test]
 async fn row_security_that_applies_to_the_functions_owner_fails() {
-    let mut world = World::new().await;
-    world
-        .execute("alter table signaling.outbox enable row level security, force row level security")
-        .await;
-    // The functions belong to a superuser, for whom no policy holds.
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "row security", &[]);
-
-    let owner = Role::new(&world, "owner").await;
-    let database: String = world.ask("select current_database()::text").await;
-    world
-        .execute(&format!(
-            "drop schema signaling cascade; grant create on database {database} to {}",
-            owner.name
-        ))
-        .await;
-    world.url.clone_from(&owner.url);
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "row security", &[]);
-    world
-        .execute("alter table signaling.outbox enable row level security")
-        .await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "row security", &[]);
-    world
-        .execute("alter table signaling.outbox force row level security")
-        .await;
-    let text = said(check(&world), 1).await;
-    assert_line(
-        &text,
-        "FAIL",
-        "row security",
-        &["policies on outbox", "no force row level security"],
-    );
-    let mut connection = PgConnection::connect(&owner.url).await.expect("connected");
-    let refused = sqlx::query("select * from signaling.expire(array['default'], null)")
-        .execute(&mut connection)
-        .await;
-    let refused = refused.expect_err("the outbox is closed to its functions");
-    assert!(
-        refused.to_string().contains("row-level security"),
-        "{refused}"
-    );
+    let enable = "alter table signaling.outbox enable row level security";
+    let force = "alter table signaling.outbox force row level security";
+    let of_superuser = World::new().await;
+    let owned = owned_world().await;
+    for (world, changes, code, level) in [
+        (&of_superuser, &[enable, force][..], 0, "ok"),
+        (&owned, &[], 0, "ok"),
+        (&owned, &[enable], 0, "ok"),
+        (&owned, &[force], 1, "FAIL"),
+    ] {
+        for change in changes {
+            world.execute(change).await;
+        }
+        let text = said(check(world), code).await;
+        assert_line(&text, level, "row security", &[]);
+    }
+    let text = said(check(&owned), 1).await;
+    let phrases = ["policies on outbox", "no force row level security"];
+    assert_line(&text, "FAIL", "row security", &phrases);
 }
 
 #[tokio::test]
@@ -107,21 +77,13 @@ async fn functions_of_an_older_version_fail_and_newer_ones_do_not() {
 
 #[tokio::test]
 async fn prepared_transactions_switch_notifications_off_by_default() {
-    let postgres = Postgres::start_with(Settings {
-        server_settings: BTreeMap::from([("max_prepared_transactions".into(), "5".into())]),
-        ..Settings::default()
-    })
-    .await;
+    let postgres = Postgres::start_with_settings(&[("max_prepared_transactions", "5")]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     let text = said(check(&world), 0).await;
     let database: String = world.ask("select current_database()::text").await;
     let advice = format!("alter database {database} set signaling.notify = 'on'");
-    assert_line(
-        &text,
-        "warn",
-        "wakeups",
-        &["max_prepared_transactions is 5", &advice],
-    );
+    let phrases = ["max_prepared_transactions is 5", &advice];
+    assert_line(&text, "warn", "wakeups", &phrases);
     // Where nobody is a superuser, the workers' URL says it, too.
     let url = format!("{}&options[signaling.notify]=on", world.url);
     let text = said(check(&world).env("DATABASE_URL", &url), 0).await;

@@ -2,19 +2,17 @@
 //! worker does not start without objects that it needs.
 
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
-use testkit::{World, peer};
+use testkit::{World, assert_contains, execute, peer};
 
 use super::{assert_line, check, said};
 use crate::schema::roles::Role;
 
 /// Runs `worker migrate`, which succeeds and prints this line.
 async fn migrate(world: &World, line: &str) {
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    let migrated = world.run(&["migrate"]).await;
     assert!(
-        migrated.stdout.lines().any(|printed| printed == line),
-        "{line:?}: {migrated:?}"
+        migrated.lines().any(|printed| printed == line),
+        "{line:?}: {migrated}"
     );
 }
 
@@ -33,9 +31,7 @@ async fn assert_refused(world: &World, phrases: &[&str]) {
     let mut worker = world.worker().start();
     assert_eq!(worker.wait_exit().await, Some(1));
     let stderr = worker.stderr.text();
-    for phrase in phrases {
-        assert!(stderr.contains(phrase), "{phrase:?}: {stderr}");
-    }
+    assert_contains(&stderr, phrases);
 }
 
 /// The findings about objects at a level, with the advice of each.
@@ -60,12 +56,8 @@ async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
                                        where oid = to_regproc('signaling.claim')); end $$")
         .await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 1).await;
-    assert_line(
-        &text,
-        "FAIL",
-        "objects",
-        &["missing: function signaling.claim", "run `worker migrate`"],
-    );
+    let phrases = ["missing: function signaling.claim", "run `worker migrate`"];
+    assert_line(&text, "FAIL", "objects", &phrases);
     assert!(
         !text.contains("grant worker"),
         "the advice is not a grant that fails: {text}"
@@ -89,15 +81,11 @@ async fn a_missing_version_function_is_made_again() {
         .execute("drop function signaling.protocol_version")
         .await;
     let text = said(check(&world), 1).await;
-    assert_line(
-        &text,
-        "FAIL",
-        "schema",
-        &[
-            "lacks function signaling.protocol_version",
-            "worker migrate",
-        ],
-    );
+    let phrases = [
+        "lacks function signaling.protocol_version",
+        "worker migrate",
+    ];
+    assert_line(&text, "FAIL", "schema", &phrases);
     assert_refused(
         &world,
         &["lacks function signaling.protocol_version: run `worker migrate`"],
@@ -141,15 +129,11 @@ async fn a_function_that_a_person_has_changed_in_any_way_is_replaced() {
     ] {
         world.execute(change).await;
         let text = said(check(&world), 1).await;
-        assert_line(
-            &text,
-            "FAIL",
-            "objects",
-            &[
-                "different or disabled: function signaling.",
-                "worker migrate",
-            ],
-        );
+        let phrases = [
+            "different or disabled: function signaling.",
+            "worker migrate",
+        ];
+        assert_line(&text, "FAIL", "objects", &phrases);
         migrate(&world, "installed 1 objects").await;
         assert_is_whole(&world).await;
         let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
@@ -210,10 +194,11 @@ async fn a_trigger_that_gets_no_lock_leaves_inserts_alone_and_names_who_holds_it
         .execute("drop trigger check_message on signaling.outbox")
         .await;
     let mut holder = world.pool.begin().await.expect("a transaction");
-    sqlx::query("lock table signaling.outbox in row exclusive mode")
-        .execute(&mut *holder)
-        .await
-        .expect("locked");
+    execute(
+        &mut holder,
+        "lock table signaling.outbox in row exclusive mode",
+    )
+    .await;
     let migrating = world
         .command(&["migrate", "--lock-wait", "1s"])
         .finish()
@@ -255,8 +240,7 @@ async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
         assert_line(&text, "FAIL", "objects", &[phrase, "worker migrate"]);
         migrate(&world, line).await;
         assert_is_whole(&world).await;
-        let status = world.command(&["status"]).env("DATABASE_URL", &reader.url).finish().await;
-        assert_eq!(status.code, Some(0), "{status:?}");
+        reader.command(&["status"]).succeeds().await;
     }
     let comment: Option<String> = world
         .ask("select obj_description('signaling.obstacle'::regclass)")
@@ -288,14 +272,10 @@ async fn lost_tables_and_columns_are_named_and_stop_workers_and_migrations() {
         ],
     )
     .await;
-    let failed = world.command(&["migrate"]).finish().await;
-    assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(
-        failed
-            .stderr
-            .contains("lacks column request_id of signaling.outbox"),
-        "{failed:?}"
-    );
+    world
+        .command(&["migrate"])
+        .fails(1, &["lacks column request_id of signaling.outbox"])
+        .await;
     world
         .execute("alter table signaling.outbox add column request_id text")
         .await;
@@ -394,10 +374,7 @@ async fn constraints_indexes_and_defaults_are_named_with_the_statement_that_make
                 "\0"
             };
             for statement in statement.split(separator) {
-                sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-                    .execute(&world.pool)
-                    .await
-                    .unwrap_or_else(|error| panic!("{statement}: {error}"));
+                world.execute(statement).await;
             }
         } else {
             assert!(advice.ends_with("integer default 10 not null"), "{advice}");

@@ -1,30 +1,13 @@
 //! Row-level security on the schema's tables: what is sent, what is shown, and what the operator learns.
 
 use super::{assert_line, check, said};
-use crate::schema::roles::Role;
+use crate::schema::roles::{Role, owned_world};
 use serde_json::json;
-use testkit::{PATIENCE, World, peer};
-
-/// A world whose schema belongs to a role for which policies can hold.
-async fn owned() -> (World, Role) {
-    let mut world = World::new().await;
-    let owner = Role::new(&world, "owner").await;
-    let database: String = world.ask("select current_database()::text").await;
-    world
-        .execute(&format!(
-            "drop schema signaling cascade; grant create on database {database} to {}",
-            owner.name
-        ))
-        .await;
-    world.url.clone_from(&owner.url);
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    (world, owner)
-}
+use testkit::{PATIENCE, peer};
 
 #[tokio::test]
 async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothing() {
-    let (world, _owner) = owned().await;
+    let world = owned_world().await;
     let role = Role::granted(&world, "worker").await;
     world
         .execute(
@@ -40,13 +23,10 @@ async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothin
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
     let phrases = ["attempt, outbox apply to", "bypassrls", "dashboard fail"];
     assert_line(&text, "warn", "row security", &phrases);
-    let shown = world
+    let shown = role
         .command(&["message", &id.to_string()])
-        .env("DATABASE_URL", &role.url)
-        .finish()
+        .fails(1, &["row-level security"])
         .await;
-    assert_eq!(shown.code, Some(1), "{shown:?}");
-    assert!(shown.stderr.contains("row-level security"), "{shown:?}");
     assert!(shown.stderr.contains("worker check"), "{shown:?}");
 
     world
@@ -54,17 +34,12 @@ async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothin
         .await;
     let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
     assert_line(&text, "ok", "row security", &[]);
-    let shown = world
-        .command(&["message", &id.to_string()])
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
-    assert_eq!(shown.code, Some(0), "{shown:?}");
+    role.command(&["message", &id.to_string()]).succeeds().await;
 }
 
 #[tokio::test]
-async fn forced_row_security_is_logged_by_the_worker_with_what_to_do_and_its_end_is_noticed() {
-    let (world, _owner) = owned().await;
+async fn forced_row_security_is_logged_with_what_to_do_and_so_is_its_end() {
+    let world = owned_world().await;
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
     world
@@ -76,12 +51,8 @@ async fn forced_row_security_is_logged_by_the_worker_with_what_to_do_and_its_end
     assert!(line.contains("no force row level security"), "{line}");
     assert!(world.calls_of("hello").is_empty());
     let text = said(check(&world), 1).await;
-    assert_line(
-        &text,
-        "FAIL",
-        "row security",
-        &["no force row level security"],
-    );
+    let phrases = ["no force row level security"];
+    assert_line(&text, "FAIL", "row security", &phrases);
 
     world
         .execute("alter table signaling.outbox no force row level security")
@@ -94,7 +65,7 @@ async fn forced_row_security_is_logged_by_the_worker_with_what_to_do_and_its_end
 #[tokio::test]
 async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent() {
     for table in ["outbox", "lane"] {
-        let (world, _owner) = owned().await;
+        let world = owned_world().await;
         world
             .execute(&format!(
                 "alter table signaling.{table} enable row level security, force row level security"
@@ -102,11 +73,8 @@ async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent
             .await;
         world.insert(peer(json!({}))).await;
         let mut worker = world.worker().start();
-        world
-            .until("the worker says why", PATIENCE, async || {
-                worker.stderr.text().contains("row-level security")
-            })
-            .await;
+        let holds = async || worker.stderr.text().contains("row-level security");
+        world.until("the worker says why", PATIENCE, holds).await;
         let text = worker.stderr.text();
         assert!(text.contains("worker check"), "{table}: {text}");
         assert!(world.calls_of("hello").is_empty());
@@ -120,7 +88,7 @@ async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent
 
 #[tokio::test]
 async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() {
-    let (world, _owner) = owned().await;
+    let world = owned_world().await;
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
     worker.stop().await;
@@ -150,31 +118,17 @@ async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() 
         &["workers"],
         &["message", &id],
     ] {
-        let finished = world
+        let finished = operator
             .command(arguments)
-            .env("DATABASE_URL", &operator.url)
-            .finish()
+            .fails(1, &["row-level security", "`alter ", "worker check"])
             .await;
-        assert_eq!(finished.code, Some(1), "{arguments:?}: {finished:?}");
-        for phrase in ["row-level security", "`alter ", "worker check"] {
-            assert!(
-                finished.stderr.contains(phrase),
-                "{arguments:?}: {finished:?}"
-            );
-        }
         assert!(!finished.stderr.contains("no operator"), "{finished:?}");
     }
     // The functions pass over it, and the role can't read the report.
     secure("no force row level security").await;
-    let paused = world
-        .command(&["pause", "default"])
-        .env("DATABASE_URL", &operator.url)
-        .finish()
-        .await;
-    assert_eq!(paused.code, Some(1), "{paused:?}");
-    for phrase in ["the change took effect", "row-level security", "`alter "] {
-        assert!(paused.stderr.contains(phrase), "{phrase:?}: {paused:?}");
-    }
+    let paused = operator.command(&["pause", "default"]);
+    let phrases = ["the change took effect", "row-level security", "`alter "];
+    paused.fails(1, &phrases).await;
     assert!(
         world
             .ask::<bool>("select paused_at is not null from signaling.lane")

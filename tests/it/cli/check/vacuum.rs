@@ -1,11 +1,8 @@
 //! `worker check` reports sessions that keep dead rows, and the connections of a fleet.
 
-use std::collections::BTreeMap;
-
 use simulator::SimulatorConfig;
 use sqlx::{Connection, PgConnection};
-use testkit::postgres::Settings;
-use testkit::{PATIENCE, Postgres, World};
+use testkit::{PATIENCE, Postgres, World, execute};
 
 use super::{assert_line, check, said};
 use crate::schema::roles::Role;
@@ -17,14 +14,7 @@ async fn inactive_slots_and_prepared_transactions_warn() {
         ("max_replication_slots", "4"),
         ("max_prepared_transactions", "5"),
     ];
-    let postgres = Postgres::start_with(Settings {
-        server_settings: settings
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect::<BTreeMap<_, _>>(),
-        ..Settings::default()
-    })
-    .await;
+    let postgres = Postgres::start_with_settings(&settings).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     let text = said(check(&world), 0).await;
     assert_line(&text, "ok", "replication", &["no slot and no standby"]);
@@ -53,28 +43,19 @@ async fn inactive_slots_and_prepared_transactions_warn() {
     assert_line(&text, "warn", "replication", &["'standby' is inactive"]);
 
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
-    sqlx::raw_sql("begin; update signaling.retention set deleted = 0; create table held (); prepare transaction 'orphan'")
-        .execute(&mut session)
-        .await
-        .expect("prepared");
-    world
-        .until("the transaction is old", PATIENCE, async || {
-            said(check(&world), 0)
-                .await
-                .contains("prepared transaction 'orphan'")
-        })
-        .await;
+    let statement = "begin; update signaling.retention set deleted = 0; create table held ();
+                     prepare transaction 'orphan'";
+    execute(&mut session, statement).await;
+    let holds = async || {
+        said(check(&world), 0)
+            .await
+            .contains("prepared transaction 'orphan'")
+    };
+    world.until("the transaction is old", PATIENCE, holds).await;
     let text = said(check(&world), 0).await;
-    assert_line(
-        &text,
-        "warn",
-        "snapshots",
-        &["'orphan' of postgres", "rollback prepared"],
-    );
-    sqlx::raw_sql("rollback prepared 'orphan'")
-        .execute(&mut session)
-        .await
-        .expect("rolled back");
+    let phrases = ["'orphan' of postgres", "rollback prepared"];
+    assert_line(&text, "warn", "snapshots", &phrases);
+    execute(&mut session, "rollback prepared 'orphan'").await;
     let text = said(check(&world), 0).await;
     assert_line(&text, "ok", "snapshots", &[]);
 }

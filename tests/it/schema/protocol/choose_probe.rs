@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use super::{Claim, connect, lane, make_retries, set_lane, set_messages, world};
-use testkit::{World, channel, peer};
+use super::{Claim, make_retries, world};
+use testkit::{World, channel, execute, peer};
 
 /// Holds the default app's lane. Its first probe may be made at once.
 async fn hold(world: &World) {
     world
         .execute("select signaling.hold('default', 'unavailable', 'HTTP 500', null)")
         .await;
-    set_lane(world, "hold_until = clock_timestamp()").await;
+    world.set_lane("hold_until = clock_timestamp()").await;
 }
 
 /// Inserts a message that has been due for so many seconds.
@@ -25,19 +25,17 @@ async fn failing_probe(world: &World) -> Option<i64> {
     let probe = Claim::default().run(&world.pool).await;
     let id = probe.ids().first().copied();
     if let Some(id) = id {
-        set_messages(
-            world,
-            "claim_id = null, sent_at = now(), due_at = now() + interval '1 hour'",
-            &format!("id = {id}"),
-        )
-        .await;
+        let changes = format!(
+            "claim_id = null, sent_at = now(), due_at = now() + interval '1 hour' where id = {id}"
+        );
+        world.set_messages(&changes).await;
         world
             .execute(&format!(
                 "select signaling.hold('default', 'unavailable', 'HTTP 500', '{}')",
                 probe.id
             ))
             .await;
-        set_lane(world, "hold_until = clock_timestamp()").await;
+        world.set_lane("hold_until = clock_timestamp()").await;
     }
     id
 }
@@ -86,7 +84,7 @@ async fn each_probe_goes_to_another_destination_than_the_last_one() {
     let mut targets = Vec::new();
     for _ in 0..4 {
         failing_probe(&world).await.expect("a probe");
-        targets.push(lane::<String>(&world, "probe_target").await);
+        targets.push(world.lane::<String>("probe_target").await);
     }
     assert_eq!(targets[0], "dead");
     assert!(
@@ -164,15 +162,16 @@ async fn a_message_that_is_not_due_or_is_claimed_does_not_probe() {
     let world = world().await;
     world.insert_many(3).await;
     let hour = "interval '1 hour'";
-    set_messages(&world, &format!("due_at = now() + {hour}"), "id <= 2").await;
-    set_messages(&world, "sent_at = now()", "id = 2").await;
+    world
+        .set_messages(&format!("due_at = now() + {hour} where id <= 2"))
+        .await;
+    world.set_messages("sent_at = now() where id = 2").await;
     // The lease of the third one has ended, but its worker may still record.
-    set_messages(
-        &world,
-        "claim_id = gen_random_uuid(), due_at = now() - interval '1 second'",
-        "id = 3",
-    )
-    .await;
+    world
+        .set_messages(
+            "claim_id = gen_random_uuid(), due_at = now() - interval '1 second' where id = 3",
+        )
+        .await;
     hold(&world).await;
     let claim = Claim {
         ended_before: world.time_in(-60_000).await,
@@ -189,12 +188,13 @@ async fn a_probe_passes_over_messages_that_are_locked() {
     let world = world().await;
     world.insert_many(2).await;
     hold(&world).await;
-    let mut other = connect(&world).await;
+    let mut other = world.connect().await;
     let mut transaction = other.begin().await.expect("begun");
-    sqlx::raw_sql("select from signaling.outbox where id = 1 for update")
-        .execute(&mut *transaction)
-        .await
-        .expect("locked");
+    execute(
+        &mut transaction,
+        "select from signaling.outbox where id = 1 for update",
+    )
+    .await;
     assert_eq!(failing_probe(&world).await, Some(2));
     transaction.rollback().await.expect("ended");
     assert_eq!(failing_probe(&world).await, Some(1));
@@ -220,11 +220,14 @@ async fn the_end_of_a_hold_forgets_the_last_destination() {
     world.insert_many(2).await;
     hold(&world).await;
     let probe = Claim::default().run(&world.pool).await;
-    assert_eq!(lane::<String>(&world, "probe_target").await, "user-1");
+    assert_eq!(world.lane::<String>("probe_target").await, "user-1");
     let released = format!("select signaling.release_hold('default', '{}')", probe.id);
     assert!(world.ask::<bool>(&released).await);
-    assert!(lane::<bool>(&world, "probe_target is null").await);
+    assert!(world.lane::<bool>("probe_target is null").await);
     // A lane that is not held has no probes.
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [2]);
-    assert!(lane::<bool>(&world, "probe_target is null and probe_claim_id is null").await);
+    let holds: bool = world
+        .lane("probe_target is null and probe_claim_id is null")
+        .await;
+    assert!(holds);
 }

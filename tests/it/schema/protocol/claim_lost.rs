@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, lane, set_messages, world};
+use super::{Claim, Claimed, world};
 use testkit::{World, peer};
 
 /// A message that was claimed, and whose lease has ended.
@@ -15,7 +15,9 @@ async fn lost(world: &World, columns: Value) -> (i64, Claimed) {
     let claimed = claim.run(&world.pool).await;
     assert_eq!(claimed.ids(), [id]);
     let ended = "due_at = clock_timestamp() - interval '1 second'";
-    set_messages(world, ended, &format!("id = {id}")).await;
+    world
+        .set_messages(&format!("{ended} where id = {id}"))
+        .await;
     (id, claimed)
 }
 
@@ -35,10 +37,8 @@ async fn a_lost_message_that_may_be_repeated_is_claimed_again() {
     assert_eq!(attempts.len(), 1);
     assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
     assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
-    assert_eq!(
-        (attempts[0].fault.as_deref(), attempts[0].charged),
-        (Some("worker"), true)
-    );
+    let found = (attempts[0].fault.as_deref(), attempts[0].charged);
+    assert_eq!(found, (Some("worker"), true));
     assert_eq!(attempts[0].sent_at, None);
 }
 
@@ -66,7 +66,7 @@ async fn a_message_whose_time_is_over_ends_as_expired_without_an_attempt() {
     let world = world().await;
     let past = world.time_in(-1_000).await;
     let id = world.insert(peer(json!({"expires_at": past}))).await;
-    let next_slot_at: time::OffsetDateTime = lane(&world, "next_slot_at").await;
+    let next_slot_at: time::OffsetDateTime = world.lane("next_slot_at").await;
     let claimed = Claim::default().run(&world.pool).await;
     assert!(claimed.messages.is_empty());
     assert_eq!((claimed.lane.unknown, claimed.lane.expired), (0, 1));
@@ -74,11 +74,8 @@ async fn a_message_whose_time_is_over_ends_as_expired_without_an_attempt() {
     assert_eq!((&*row.status, row.attempts), ("expired", 0));
     assert_eq!(row.error.as_deref(), Some("not sent before its expires_at"));
     assert!(world.attempts(id).await.is_empty());
-    assert_eq!(
-        lane::<time::OffsetDateTime>(&world, "next_slot_at").await,
-        next_slot_at,
-        "it takes no slot"
-    );
+    let found: time::OffsetDateTime = world.lane("next_slot_at").await;
+    assert_eq!(found, next_slot_at, "it takes no slot");
 }
 
 #[tokio::test]
@@ -86,7 +83,9 @@ async fn a_lost_message_whose_time_is_over_ends_as_expired_and_logs_the_attempt(
     let world = world().await;
     let soon = world.time_in(60_000).await;
     let (id, _) = lost(&world, json!({"expires_at": soon})).await;
-    set_messages(&world, "expires_at = now() - interval '1 second'", "true").await;
+    world
+        .set_messages("expires_at = now() - interval '1 second'")
+        .await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!((claimed.lane.unknown, claimed.lane.expired), (0, 1));
     let row = world.row(id).await;
@@ -98,12 +97,8 @@ async fn a_lost_message_whose_time_is_over_ends_as_expired_and_logs_the_attempt(
 async fn the_error_of_an_earlier_attempt_stays_when_a_message_expires() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
-    set_messages(
-        &world,
-        "sent_at = now(), attempts = 1, error = 'HTTP 500', expires_at = now() - interval '1 second'",
-        "true",
-    )
-    .await;
+    let changes = "sent_at = now(), attempts = 1, error = 'HTTP 500', expires_at = now() - interval '1 second'";
+    world.set_messages(changes).await;
     Claim::default().run(&world.pool).await;
     let row = world.row(id).await;
     assert_eq!(row.status, "expired");

@@ -3,7 +3,7 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Claim, make_retries, set_messages, world};
+use super::{Claim, make_retries, world};
 use testkit::{World, peer};
 
 /// Three messages that were due at the same time, two of a time after that; and that time.
@@ -57,10 +57,8 @@ async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
     let full = Claim::of_at_most(2).run(&world.pool).await;
     assert_eq!((full.messages.len(), full.lane.next_due_at), (2, None));
     let rest = Claim::default().run(&world.pool).await;
-    assert_eq!(
-        (rest.messages.len(), rest.lane.next_due_at),
-        (0, Some(due_at))
-    );
+    let found = (rest.messages.len(), rest.lane.next_due_at);
+    assert_eq!(found, (0, Some(due_at)));
 }
 
 #[tokio::test]
@@ -70,7 +68,7 @@ async fn next_due_at_tells_of_retries_within_the_poll_interval_only() {
     make_retries(&world, "true").await;
     let next_due_at = async |due_in: &str| -> Option<OffsetDateTime> {
         let changes = format!("due_at = clock_timestamp() + interval '{due_in}'");
-        set_messages(&world, &changes, "true").await;
+        world.set_messages(&changes).await;
         let claimed = Claim::default().run(&world.pool).await;
         assert!(claimed.messages.is_empty());
         claimed.lane.next_due_at

@@ -3,8 +3,8 @@
 use serde_json::json;
 use time::Duration;
 
-use super::{Claim, LEASE, SPACING, connect, database_error, lane, now, set_lane, world};
-use testkit::peer;
+use super::{Claim, LEASE, SPACING, database_error, now, world};
+use testkit::{execute, peer};
 
 /// A lane whose rate was cut to 20 slots a second, and does not climb for an hour.
 const SLOWED: &str = "rate_per_s = 20, rate_at = clock_timestamp() + interval '1 hour'";
@@ -22,10 +22,8 @@ async fn slots_begin_after_the_lookahead_and_fill_the_horizon() {
     }
     assert_eq!(claimed.lane.next_slot_at, first + SPACING * 50);
     assert_eq!(claimed.lane.hold, None);
-    assert_eq!(
-        lane::<time::OffsetDateTime>(&world, "next_slot_at").await,
-        claimed.lane.next_slot_at
-    );
+    let found: time::OffsetDateTime = world.lane("next_slot_at").await;
+    assert_eq!(found, claimed.lane.next_slot_at);
 }
 
 #[tokio::test]
@@ -58,7 +56,7 @@ async fn a_lane_advances_by_the_messages_that_a_claim_took() {
     let empty = Claim::default().run(&world.pool).await;
     assert!(empty.messages.is_empty());
     assert_eq!(
-        lane::<time::OffsetDateTime>(&world, "next_slot_at").await,
+        world.lane::<time::OffsetDateTime>("next_slot_at").await,
         claimed.lane.next_slot_at,
         "an empty claim takes no slot"
     );
@@ -67,7 +65,9 @@ async fn a_lane_advances_by_the_messages_that_a_claim_took() {
 #[tokio::test]
 async fn slots_that_nobody_took_are_never_made_up_for() {
     let world = world().await;
-    set_lane(&world, "next_slot_at = now() - interval '1 hour'").await;
+    world
+        .set_lane("next_slot_at = now() - interval '1 hour'")
+        .await;
     world.insert_many(60).await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.lane.slots, 50);
@@ -81,12 +81,9 @@ async fn slots_that_nobody_took_are_never_made_up_for() {
 async fn a_claim_that_waited_for_the_lane_reads_the_clock_after_the_wait() {
     let world = world().await;
     world.insert_many(10).await;
-    let mut other = connect(&world).await;
+    let mut other = world.connect().await;
     let sql = "begin; select from signaling.lane for no key update; select pg_backend_pid()";
-    sqlx::raw_sql(sql)
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    execute(&mut other, sql).await;
     let claim = Claim::of_at_most(5);
     let waiting = claim.run(&world.pool);
     let releasing = async {
@@ -101,12 +98,9 @@ async fn a_claim_that_waited_for_the_lane_reads_the_clock_after_the_wait() {
             })
             .await;
         let before = now(&world).await;
-        sqlx::raw_sql(
-            "update signaling.lane set next_slot_at = clock_timestamp() + interval '300 milliseconds'; commit",
-        )
-        .execute(&mut other)
-        .await
-        .expect("committed");
+        let statement = "update signaling.lane
+                         set next_slot_at = clock_timestamp() + interval '300 milliseconds'; commit";
+        execute(&mut other, statement).await;
         before
     };
     let (claimed, before) = tokio::join!(waiting, releasing);
@@ -163,12 +157,9 @@ async fn a_claim_passes_over_messages_that_are_locked() {
     let world = world().await;
     let locked = world.insert(peer(json!({}))).await;
     let free = world.insert(peer(json!({}))).await;
-    let mut other = connect(&world).await;
+    let mut other = world.connect().await;
     let lock = format!("begin; select from signaling.outbox where id = {locked} for update");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(lock))
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    execute(&mut other, &lock).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [free]);
 }
 
@@ -215,7 +206,7 @@ async fn a_throttled_lane_gives_out_slots_at_its_rate_and_says_so() {
             .throttled_per_s,
         None
     );
-    set_lane(&world, SLOWED).await;
+    world.set_lane(SLOWED).await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.lane.throttled_per_s, Some(20.0));
     assert!(claimed.messages.len() <= 10, "{}", claimed.messages.len());

@@ -64,7 +64,7 @@ async fn a_retention_with_parts_of_both_signs_deletes_nothing() {
     let world = world().await;
     world.insert_many(3).await;
     world
-        .execute("update signaling.outbox set status = 'cancelled', finished_at = now()")
+        .set_messages("status = 'cancelled', finished_at = now()")
         .await;
     let delete = format!("select signaling.delete_finished(gen_random_uuid(), interval '{MIXED}')");
     let (_, message) = refused(&world, &delete).await;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, connect, database_error, lane, set_lane, set_messages, world};
-use testkit::{World, peer};
+use super::{Claim, Claimed, database_error, world};
+use testkit::{World, assert_contains, peer};
 
 /// A world with a lane of the environment `production`, and so many messages.
 async fn production(messages: i32) -> World {
@@ -24,7 +24,7 @@ async fn open(world: &World, environment: &str) -> String {
 
 async fn claim(world: &World, environment: &str) -> Claimed {
     let claim = Claim::default();
-    let mut connection = connect(world).await;
+    let mut connection = world.connect().await;
     // The environment is the claim's last argument.
     claim.run_for(&mut connection, environment).await
 }
@@ -38,20 +38,20 @@ async fn adopt(world: &World, arguments: &str) -> Value {
 #[tokio::test]
 async fn a_lane_belongs_to_the_environment_of_the_first_worker_that_has_one() {
     let world = world().await;
-    assert!(lane::<bool>(&world, "environment is null").await);
+    assert!(world.lane::<bool>("environment is null").await);
     assert_eq!(open(&world, "null").await, "open");
     assert_eq!(open(&world, "'production'").await, "named");
     assert_eq!(open(&world, "'production'").await, "open");
-    assert_eq!(lane::<String>(&world, "environment").await, "production");
+    assert_eq!(world.lane::<String>("environment").await, "production");
     world.execute("delete from signaling.lane").await;
     assert_eq!(open(&world, "'staging'").await, "made");
-    assert_eq!(lane::<String>(&world, "environment").await, "staging");
+    assert_eq!(world.lane::<String>("environment").await, "staging");
 }
 
 #[tokio::test]
 async fn a_worker_of_another_environment_or_of_none_is_refused_and_changes_nothing() {
     let world = production(7).await;
-    let before: String = lane(&world, "lane::text").await;
+    let before: String = world.lane("lane::text").await;
     for environment in ["'staging'", "null"] {
         let refused: Value = world
             .ask(&format!(
@@ -63,7 +63,7 @@ async fn a_worker_of_another_environment_or_of_none_is_refused_and_changes_nothi
             json!({"result": "refused", "lane_environment": "production", "pending": 7})
         );
     }
-    assert_eq!(lane::<String>(&world, "lane::text").await, before);
+    assert_eq!(world.lane::<String>("lane::text").await, before);
 }
 
 #[tokio::test]
@@ -87,9 +87,7 @@ async fn a_claim_for_another_environment_gets_no_message_and_says_why() {
 #[tokio::test]
 async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environment() {
     let world = production(3).await;
-    set_lane(
-        &world,
-        "hold = 'unavailable', hold_since = now(), hold_until = now() + interval '1 hour',
+    world.set_lane("hold = 'unavailable', hold_since = now(), hold_until = now() + interval '1 hour',
          retry_after_until = now() + interval '1 hour', rate_per_s = 1, rate_at = now(), throttled_at = now(),
          next_slot_at = now() + interval '1 day'",
     )
@@ -102,8 +100,8 @@ async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environmen
     let is_fresh =
         "hold is null and retry_after_until is null and throttled_at is null and rate_per_s = 100
                     and next_slot_at <= clock_timestamp() + interval '1 second'";
-    assert!(lane::<bool>(&world, is_fresh).await);
-    set_lane(&world, "next_slot_at = 'epoch'").await;
+    assert!(world.lane::<bool>(is_fresh).await);
+    world.set_lane("next_slot_at = 'epoch'").await;
     assert_eq!(claim(&world, "'production'").await.messages.len(), 0);
     assert_eq!(claim(&world, "'staging'").await.messages.len(), 3);
 }
@@ -111,18 +109,13 @@ async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environmen
 #[tokio::test]
 async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() {
     let world = production(5).await;
-    set_messages(
-        &world,
-        "claim_id = gen_random_uuid(), due_at = now() + interval '1 hour', claimed_by = 'w'",
-        "id = 1",
-    )
-    .await;
-    set_messages(
-        &world,
-        "sent_at = now(), attempts = 1, error = 'HTTP 500'",
-        "id = 2",
-    )
-    .await;
+    let changes =
+        "claim_id = gen_random_uuid(), due_at = now() + interval '1 hour', claimed_by = 'w'
+                   where id = 1";
+    world.set_messages(changes).await;
+    world
+        .set_messages("sent_at = now(), attempts = 1, error = 'HTTP 500' where id = 2")
+        .await;
     let scheduled = peer(json!({"due_at": "2999-01-01", "app": "default"}));
     world.insert(scheduled).await;
     let other = world.insert(peer(json!({"app": "other"}))).await;
@@ -132,7 +125,7 @@ async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() 
         adopted,
         json!({"is_done": false, "previous": "production", "cancelled": 4, "pending": 2})
     );
-    assert_eq!(lane::<String>(&world, "environment").await, "production");
+    assert_eq!(world.lane::<String>("environment").await, "production");
     let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
     assert_eq!(
         adopted,
@@ -167,10 +160,7 @@ async fn an_app_is_not_adopted_while_a_worker_of_its_environment_is_alive() {
         .expect_err("refused");
     let (code, message) = database_error(refused);
     assert_eq!(code, "22023");
-    assert!(
-        message.contains("the worker w1 of the environment production"),
-        "{message}"
-    );
+    assert_contains(&message, &["the worker w1 of the environment production"]);
     assert_eq!(world.count("status = 'pending'").await, 3);
 
     world

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, INFINITY, connect, set_messages, world};
+use super::{Claim, INFINITY, world};
 use testkit::{World, peer};
 
 /// Ends messages of some apps: the app, and how many expired or ended as unknown.
@@ -15,6 +15,15 @@ async fn expire(world: &World, apps: &[&str], ended_before: &str) -> Vec<(String
     .fetch_all(&world.pool)
     .await
     .expect("expired")
+}
+
+/// How many messages of the default app expired, and how many ended as unknown.
+async fn expire_default(world: &World) -> (i32, i32) {
+    let ended = expire(world, &["default"], INFINITY).await;
+    let [(_, expired, unknown)] = ended[..] else {
+        panic!("{ended:?}");
+    };
+    (expired, unknown)
 }
 
 /// A message that waits for later, and whose time is over.
@@ -56,10 +65,7 @@ async fn a_message_expires_in_a_lane_that_is_paused() {
     let world = world().await;
     world.execute("select signaling.pause('default')").await;
     let id = overdue(&world, json!({"due_at": world.time_in(-2_000).await})).await;
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 1, 0)]
-    );
+    assert_eq!(expire_default(&world).await, (1, 0));
     assert_eq!(world.row(id).await.status, "expired");
 }
 
@@ -68,21 +74,17 @@ async fn a_message_that_a_worker_has_is_left_to_it() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     let claim = Claim::default().run(&world.pool).await;
-    set_messages(&world, "expires_at = now() - interval '1 second'", "true").await;
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 0, 0)]
-    );
+    world
+        .set_messages("expires_at = now() - interval '1 second'")
+        .await;
+    assert_eq!(expire_default(&world).await, (0, 0));
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 
     // The worker is lost, for whoever counts that already.
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    world.end_leases().await;
     let earlier = world.time_in(-60_000).await;
     assert_eq!(expire(&world, &["default"], &earlier).await, []);
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 1, 0)]
-    );
+    assert_eq!(expire_default(&world).await, (1, 0));
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.attempts), ("expired", 1));
     assert_eq!(world.attempts(id).await[0].outcome, "lost");
@@ -93,16 +95,12 @@ async fn a_lost_message_that_may_be_sent_once_only_ends_as_unknown_here_too() {
     let world = world().await;
     let id = world.insert(peer(json!({"at_most_once": true}))).await;
     Claim::default().run(&world.pool).await;
-    set_messages(
-        &world,
-        "due_at = now() - interval '1 second', expires_at = now() - interval '1 second'",
-        "true",
-    )
-    .await;
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 0, 1)]
-    );
+    world
+        .set_messages(
+            "due_at = now() - interval '1 second', expires_at = now() - interval '1 second'",
+        )
+        .await;
+    assert_eq!(expire_default(&world).await, (0, 1));
     assert_eq!(world.row(id).await.status, "unknown");
 }
 
@@ -110,37 +108,22 @@ async fn a_lost_message_that_may_be_sent_once_only_ends_as_unknown_here_too() {
 async fn one_call_ends_a_thousand_messages_of_an_app_at_most() {
     let world = world().await;
     world.insert_many(1_200).await;
-    set_messages(&world, "expires_at = now() - interval '1 second'", "true").await;
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 1_000, 0)]
-    );
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 200, 0)]
-    );
+    world
+        .set_messages("expires_at = now() - interval '1 second'")
+        .await;
+    assert_eq!(expire_default(&world).await, (1_000, 0));
+    assert_eq!(expire_default(&world).await, (200, 0));
 }
 
 #[tokio::test]
 async fn a_locked_message_expires_another_time() {
     let world = world().await;
     let id = overdue(&world, json!({})).await;
-    let mut other = connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.outbox for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 0, 0)]
-    );
-    sqlx::raw_sql("commit")
-        .execute(&mut other)
-        .await
-        .expect("committed");
-    assert_eq!(
-        expire(&world, &["default"], INFINITY).await,
-        [("default".into(), 1, 0)]
-    );
+    let lock = world
+        .open_transaction("select from signaling.outbox for update")
+        .await;
+    assert_eq!(expire_default(&world).await, (0, 0));
+    lock.commit().await.expect("unlocked");
+    assert_eq!(expire_default(&world).await, (1, 0));
     assert_eq!(world.row(id).await.status, "expired");
 }

@@ -3,7 +3,7 @@
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, LEASE, lane, now, set_lane, world};
+use super::{Claim, LEASE, now, world};
 use testkit::World;
 
 /// Holds the default app's lane, and returns the result.
@@ -26,7 +26,7 @@ async fn release_hold(world: &World, probe: Uuid) -> bool {
 
 /// Lets the pause of a held lane be over.
 async fn end_pause(world: &World) {
-    set_lane(world, "hold_until = clock_timestamp()").await;
+    world.set_lane("hold_until = clock_timestamp()").await;
 }
 
 /// A lane with messages that is held, and whose pause is over.
@@ -42,18 +42,16 @@ async fn held_world() -> World {
 async fn a_lane_is_held_once_however_many_attempts_fail_together() {
     let world = world().await;
     assert_eq!(hold(&world, "unavailable", None).await, "held");
-    let since: OffsetDateTime = lane(&world, "hold_since").await;
-    let until: OffsetDateTime = lane(&world, "hold_until").await;
+    let since: OffsetDateTime = world.lane("hold_since").await;
+    let until: OffsetDateTime = world.lane("hold_until").await;
     assert_eq!(until - since, Duration::seconds(1));
     for kind in ["unavailable", "unauthorized"] {
         assert_eq!(hold(&world, kind, None).await, "other");
     }
-    assert_eq!(
-        lane::<String>(&world, "hold || ': ' || hold_reason").await,
-        "unavailable: the reason"
-    );
-    assert_eq!(lane::<OffsetDateTime>(&world, "hold_until").await, until);
-    assert_eq!(lane::<i32>(&world, "hold_probes").await, 1);
+    let found: String = world.lane("hold || ': ' || hold_reason").await;
+    assert_eq!(found, "unavailable: the reason");
+    assert_eq!(world.lane::<OffsetDateTime>("hold_until").await, until);
+    assert_eq!(world.lane::<i32>("hold_probes").await, 1);
 }
 
 #[tokio::test]
@@ -61,17 +59,15 @@ async fn a_held_lane_sends_nothing_before_its_pause_is_over() {
     let world = world().await;
     world.insert_many(3).await;
     hold(&world, "unavailable", None).await;
-    set_lane(
-        &world,
-        "hold_until = clock_timestamp() + interval '1 minute'",
-    )
-    .await;
+    world
+        .set_lane("hold_until = clock_timestamp() + interval '1 minute'")
+        .await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
     assert_eq!(claimed.lane.hold.as_deref(), Some("unavailable"));
     assert_eq!(
         claimed.lane.hold_until,
-        Some(lane(&world, "hold_until").await)
+        Some(world.lane("hold_until").await)
     );
 }
 
@@ -81,12 +77,9 @@ async fn a_held_lane_makes_one_probe_and_the_next_one_waits_for_the_lease() {
     let probe = Claim::default().run(&world.pool).await;
     assert_eq!((probe.lane.slots, probe.messages.len()), (1, 1));
     assert_eq!(probe.lane.hold.as_deref(), Some("unavailable"));
-    assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, probe.id);
+    assert_eq!(world.lane::<Uuid>("probe_claim_id").await, probe.id);
     let lease_ends = probe.lane.at + LEASE;
-    assert_eq!(
-        lane::<OffsetDateTime>(&world, "hold_until").await,
-        lease_ends
-    );
+    assert_eq!(world.lane::<OffsetDateTime>("hold_until").await, lease_ends);
     let next = Claim::default().run(&world.pool).await;
     assert_eq!((next.lane.slots, next.messages.len()), (0, 0));
     assert_eq!(next.lane.hold_until, Some(lease_ends));
@@ -99,7 +92,7 @@ async fn a_held_lane_without_messages_makes_no_probe() {
     end_pause(&world).await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!((claimed.lane.slots, claimed.messages.len()), (1, 0));
-    assert!(lane::<bool>(&world, "probe_claim_id is null").await);
+    assert!(world.lane::<bool>("probe_claim_id is null").await);
 }
 
 #[tokio::test]
@@ -109,21 +102,19 @@ async fn each_failed_probe_doubles_the_pause_up_to_four_seconds() {
         let probe = Claim::default().run(&world.pool).await;
         assert_eq!(probe.messages.len(), 1);
         let before = now(&world).await;
-        assert_eq!(
-            hold(&world, "unavailable", Some(probe.id)).await,
-            "extended"
-        );
+        let found = hold(&world, "unavailable", Some(probe.id)).await;
+        assert_eq!(found, "extended");
         let after = now(&world).await;
-        let until: OffsetDateTime = lane(&world, "hold_until").await;
+        let until: OffsetDateTime = world.lane("hold_until").await;
         let pause = Duration::seconds(expected);
         assert!(
             (before + pause..=after + pause).contains(&until),
             "{expected} s"
         );
-        assert!(lane::<bool>(&world, "probe_claim_id is null").await);
+        assert!(world.lane::<bool>("probe_claim_id is null").await);
         end_pause(&world).await;
     }
-    assert_eq!(lane::<i32>(&world, "hold_probes").await, 5);
+    assert_eq!(world.lane::<i32>("hold_probes").await, 5);
 }
 
 #[tokio::test]
@@ -133,56 +124,49 @@ async fn a_probe_counts_only_while_it_is_the_lanes() {
     // Its lease is over, and another probe is under way.
     end_pause(&world).await;
     let probe = Claim::default().run(&world.pool).await;
-    let until: OffsetDateTime = lane(&world, "hold_until").await;
+    let until: OffsetDateTime = world.lane("hold_until").await;
     assert_eq!(hold(&world, "unauthorized", Some(late.id)).await, "other");
     assert!(!release_hold(&world, late.id).await);
-    assert_eq!(lane::<OffsetDateTime>(&world, "hold_until").await, until);
-    assert_eq!(lane::<Uuid>(&world, "probe_claim_id").await, probe.id);
-    assert_eq!(lane::<String>(&world, "hold").await, "unavailable");
+    assert_eq!(world.lane::<OffsetDateTime>("hold_until").await, until);
+    assert_eq!(world.lane::<Uuid>("probe_claim_id").await, probe.id);
+    assert_eq!(world.lane::<String>("hold").await, "unavailable");
 }
 
 #[tokio::test]
 async fn a_failed_probe_may_change_why_the_lane_is_held() {
     let world = held_world().await;
-    let since: OffsetDateTime = lane(&world, "hold_since").await;
+    let since: OffsetDateTime = world.lane("hold_since").await;
     let probe = Claim::default().run(&world.pool).await;
-    assert_eq!(
-        hold(&world, "unauthorized", Some(probe.id)).await,
-        "extended"
-    );
-    assert_eq!(lane::<String>(&world, "hold").await, "unauthorized");
-    assert_eq!(lane::<OffsetDateTime>(&world, "hold_since").await, since);
+    let found = hold(&world, "unauthorized", Some(probe.id)).await;
+    assert_eq!(found, "extended");
+    assert_eq!(world.lane::<String>("hold").await, "unauthorized");
+    assert_eq!(world.lane::<OffsetDateTime>("hold_since").await, since);
 }
 
 #[tokio::test]
 async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
     let world = held_world().await;
-    let mut listener = sqlx::postgres::PgListener::connect(&world.url)
-        .await
-        .expect("connected");
-    listener
-        .listen("signaling_wakeup")
-        .await
-        .expect("listening");
+    let mut listener = super::listener(&world).await;
     let probe = Claim::default().run(&world.pool).await;
     assert!(release_hold(&world, probe.id).await);
     let woken = listener.recv().await.expect("a notification");
     assert_eq!(woken.payload(), "default");
-    assert!(
-        lane::<bool>(
-            &world,
-            "hold is null and hold_since is null and hold_until is null and hold_probes = 0 and probe_claim_id is null"
-        )
-        .await
-    );
+    let is_over = "hold is null and hold_since is null and hold_until is null and hold_probes = 0
+                   and probe_claim_id is null";
+    assert!(world.lane::<bool>(is_over).await);
     assert!(!release_hold(&world, probe.id).await);
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 9);
     // The pauses begin anew, and not too soon.
     assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
-    assert!(lane::<bool>(&world, "hold is null").await);
-    set_lane(&world, "released_at = released_at - interval '10 seconds'").await;
+    assert!(world.lane::<bool>("hold is null").await);
+    world
+        .set_lane("released_at = released_at - interval '10 seconds'")
+        .await;
     assert_eq!(hold(&world, "unavailable", None).await, "held");
-    assert!(lane::<bool>(&world, "hold_until - hold_since = interval '1 second'").await);
+    let holds: bool = world
+        .lane("hold_until - hold_since = interval '1 second'")
+        .await;
+    assert!(holds);
 }
 
 #[tokio::test]
@@ -191,33 +175,29 @@ async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
     let probe = Claim::default().run(&world.pool).await;
     let before = now(&world).await;
     assert!(release_hold(&world, probe.id).await);
-    let released_at: OffsetDateTime = lane(&world, "released_at").await;
+    let released_at: OffsetDateTime = world.lane("released_at").await;
     assert!((before..=now(&world).await).contains(&released_at));
     assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
-    assert!(lane::<bool>(&world, "hold is null").await);
+    assert!(world.lane::<bool>("hold is null").await);
     let seconds_ago = "released_at = clock_timestamp() - interval '9 seconds'";
-    set_lane(&world, seconds_ago).await;
+    world.set_lane(seconds_ago).await;
     assert_eq!(hold(&world, "unauthorized", None).await, "too_soon");
-    set_lane(&world, &seconds_ago.replace('9', "10")).await;
+    world.set_lane(&seconds_ago.replace('9', "10")).await;
     assert_eq!(hold(&world, "unauthorized", None).await, "held");
     // A failed probe of the present hold counts, however long ago the last one ended.
-    set_lane(
-        &world,
-        "hold_until = clock_timestamp(), released_at = clock_timestamp()",
-    )
-    .await;
+    world
+        .set_lane("hold_until = clock_timestamp(), released_at = clock_timestamp()")
+        .await;
     let probe = Claim::default().run(&world.pool).await;
-    assert_eq!(
-        hold(&world, "unavailable", Some(probe.id)).await,
-        "extended"
-    );
+    let found = hold(&world, "unavailable", Some(probe.id)).await;
+    assert_eq!(found, "extended");
 }
 
 #[tokio::test]
 async fn a_hold_is_not_too_soon_where_the_last_one_ended_in_the_future() {
     let world = world().await;
     let ahead = "released_at = clock_timestamp() + interval '5 seconds'";
-    set_lane(&world, ahead).await;
+    world.set_lane(ahead).await;
     assert_eq!(hold(&world, "unavailable", None).await, "held");
 }
 

@@ -1,6 +1,6 @@
 //! `signaling.open_lane` and `signaling.set_limit`: an app's lane and its limit.
 
-use super::{lane, set_lane, world};
+use super::world;
 use testkit::World;
 
 async fn open_lane(world: &World, limit: f64) {
@@ -22,9 +22,7 @@ async fn set_limit(world: &World, limit: Option<f64>) -> bool {
 
 /// The limit, the configured one, the rate, and who set the limit.
 async fn limits(world: &World) -> String {
-    lane(
-        world,
-        "format('%s %s %s %s', limit_per_s, configured_per_s, round(rate_per_s::numeric, 3), limit_set_by)",
+    world.lane("format('%s %s %s %s', limit_per_s, configured_per_s, round(rate_per_s::numeric, 3), limit_set_by)",
     )
     .await
 }
@@ -35,20 +33,18 @@ async fn an_apps_first_worker_opens_its_lane_with_the_configured_limit() {
     open_lane(&world, 204.0).await;
     assert_eq!(limits(&world).await, "204 204 200.000 ");
     assert!(
-        lane::<bool>(
-            &world,
-            "next_slot_at = 'epoch' and hold is null and paused_at is null"
-        )
-        .await
+        world
+            .lane::<bool>("next_slot_at = 'epoch' and hold is null and paused_at is null")
+            .await
     );
 }
 
 #[tokio::test]
 async fn a_lane_that_is_open_is_not_written_again() {
     let world = world().await;
-    let version: String = lane(&world, "ctid::text || xmin").await;
+    let version: String = world.lane("ctid::text || xmin").await;
     open_lane(&world, 102.0).await;
-    assert_eq!(lane::<String>(&world, "ctid::text || xmin").await, version);
+    assert_eq!(world.lane::<String>("ctid::text || xmin").await, version);
 }
 
 #[tokio::test]
@@ -69,7 +65,7 @@ async fn a_limit_that_an_operator_has_set_stays_when_workers_start() {
     assert_eq!(limits(&world).await, "51 204 50.000 the operator");
     assert!(set_limit(&world, None).await);
     assert_eq!(limits(&world).await, "204 204 200.000 ");
-    assert!(lane::<bool>(&world, "limit_set_at is null").await);
+    assert!(world.lane::<bool>("limit_set_at is null").await);
 }
 
 #[tokio::test]
@@ -83,11 +79,9 @@ async fn a_limit_that_is_set_again_changes_nothing() {
 #[tokio::test]
 async fn a_lane_that_was_throttled_climbs_on_from_its_rate_when_the_limit_changes() {
     let world = world().await;
-    set_lane(
-        &world,
-        "rate_per_s = 40, rate_at = clock_timestamp() + interval '1 hour'",
-    )
-    .await;
+    world
+        .set_lane("rate_per_s = 40, rate_at = clock_timestamp() + interval '1 hour'")
+        .await;
     assert!(set_limit(&world, Some(204.0)).await);
     assert_eq!(limits(&world).await, "204 102 40.000 the operator");
     assert!(set_limit(&world, Some(10.2)).await);

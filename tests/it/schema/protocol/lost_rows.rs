@@ -3,11 +3,11 @@
 use sqlx::AssertSqlSafe;
 use time::OffsetDateTime;
 
-use super::{Claim, connect, database_error, lane, now, session, set_lane, world};
+use super::{Claim, database_error, now, session, world};
 use testkit::World;
 
 /// The tables that a truncate may empty. A `truncate … cascade` empties those that refer to them, too.
-const TABLES: [&str; 10] = [
+pub(crate) const TABLES: [&str; 10] = [
     "outbox",
     "attempt",
     "lane",
@@ -34,7 +34,7 @@ async fn opens_a_second_ahead(world: &World, is_missing: bool) -> bool {
             "select result from signaling.open_lane('default', 102, is_missing => {is_missing}) where result = 'made'"
         ))
         .await;
-    let slot_at: OffsetDateTime = lane(world, "next_slot_at").await;
+    let slot_at: OffsetDateTime = world.lane("next_slot_at").await;
     let second = time::Duration::SECOND;
     (before + second..=now(world).await + second).contains(&slot_at)
 }
@@ -42,7 +42,7 @@ async fn opens_a_second_ahead(world: &World, is_missing: bool) -> bool {
 #[tokio::test]
 async fn every_function_of_a_worker_gets_through_while_a_table_is_empty() {
     let world = world().await;
-    let mut connection = connect(&world).await;
+    let mut connection = world.connect().await;
     for table in TABLES {
         for (name, call, _) in session::CALLS {
             truncate(&world, &format!("signaling.{table}")).await;
@@ -86,18 +86,16 @@ async fn a_worker_that_starts_beside_others_and_finds_no_lane_takes_the_lane_for
 #[tokio::test]
 async fn a_lane_that_was_deleted_has_the_configured_limit_and_sends() {
     let world = world().await;
-    set_lane(
-        &world,
-        "limit_per_s = 5, limit_set_by = 'olga', paused_at = now(), paused_by = 'olga'",
-    )
-    .await;
+    world
+        .set_lane("limit_per_s = 5, limit_set_by = 'olga', paused_at = now(), paused_by = 'olga'")
+        .await;
     truncate(&world, "signaling.lane").await;
     assert!(opens_a_second_ahead(&world, true).await);
     world.insert_many(3).await;
-    set_lane(&world, "next_slot_at = 'epoch'").await;
+    world.set_lane("next_slot_at = 'epoch'").await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!((claimed.messages.len(), claimed.lane.hold), (3, None));
-    assert!(lane::<bool>(&world, "limit_per_s = 102").await);
+    assert!(world.lane::<bool>("limit_per_s = 102").await);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 
-use super::{BEGINNING, Claim, make_retries, now, set_messages, world};
+use super::{BEGINNING, Claim, make_retries, now, world};
 use testkit::{World, peer};
 
 #[derive(Debug, FromRow)]
@@ -53,7 +53,7 @@ async fn default_app(world: &World) -> NextDue {
 /// Has all messages be due after a time.
 async fn make_due_in(world: &World, time: &str) {
     let due_at = format!("due_at = clock_timestamp() + interval '{time}'");
-    set_messages(world, &due_at, "true").await;
+    world.set_messages(&due_at).await;
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
     assert_eq!(until, asked - Duration::milliseconds(500));
     // All slots up to a later time are given out.
     world
-        .execute("update signaling.lane set next_slot_at = clock_timestamp() + interval '1 minute'")
+        .set_lane("next_slot_at = clock_timestamp() + interval '1 minute'")
         .await;
     let until = default_app(&world).await.hold_until.expect("a time");
     let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;
@@ -209,11 +209,9 @@ async fn a_poll_renews_wakeups_that_would_end_soon_and_begins_none() {
 async fn a_poll_does_not_wait_for_a_wakeup_that_another_worker_renews() {
     let world = world().await;
     wakeup_after(&world, "40 seconds", false).await;
-    let mut other = super::connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.wakeup for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    let _lock = world
+        .open_transaction("select from signaling.wakeup for update")
+        .await;
     world
         .execute(
             "set lock_timeout = '5s';

@@ -6,7 +6,7 @@ use sqlx::postgres::types::PgInterval;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, now, set_messages, world};
+use super::{Claim, Claimed, now, world};
 use testkit::{World, peer};
 
 /// One record, as the worker writes it.
@@ -179,10 +179,8 @@ async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
         "a minute after the record: {}",
         row.due_at
     );
-    assert_eq!(
-        (row.error.as_deref(), row.finished_at),
-        (Some("HTTP 500"), None)
-    );
+    let found = (row.error.as_deref(), row.finished_at);
+    assert_eq!(found, (Some("HTTP 500"), None));
     let attempts = world.attempts(id).await;
     assert_eq!(attempts.len(), 1);
     let attempt = &attempts[0];
@@ -191,10 +189,8 @@ async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
     assert_eq!(attempt.http_status, Some(500));
     assert_eq!(attempt.error.as_deref(), Some("HTTP 500"));
     assert_eq!(attempt.claimed_by.as_deref(), Some("tester"));
-    assert_eq!(
-        (attempt.fault.as_deref(), attempt.charged),
-        (Some("message"), true)
-    );
+    let found = (attempt.fault.as_deref(), attempt.charged);
+    assert_eq!(found, (Some("message"), true));
     assert_eq!(
         attempt.evidence.as_deref(),
         Some("the API accepts messages of other workers")
@@ -215,7 +211,7 @@ async fn an_attempt_that_is_not_charged_shares_its_number_with_the_next_one() {
         (false, "throttled"),
         (true, "rejected"),
     ] {
-        set_messages(&world, "due_at = now()", "true").await;
+        world.set_messages("due_at = now()").await;
         let claim = Claim::default().run(&world.pool).await;
         let result = Record {
             charged,
@@ -248,7 +244,7 @@ async fn failed_attempts_are_counted_as_charged_or_uncharged() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     for (charged, attempts, uncharged) in [(false, 0, 1), (true, 1, 1), (false, 1, 2)] {
-        set_messages(&world, "due_at = now()", "true").await;
+        world.set_messages("due_at = now()").await;
         let claim = Claim::default().run(&world.pool).await;
         let result = if charged {
             Record::transient(id, &claim)
@@ -267,7 +263,7 @@ async fn failed_attempts_are_counted_as_charged_or_uncharged() {
     let unclear = (Some("unclear"), false);
     assert_eq!(said, [unclear, (Some("message"), true), unclear]);
     // An accepted message keeps the count of what failed before.
-    set_messages(&world, "due_at = now()", "true").await;
+    world.set_messages("due_at = now()").await;
     let claim = Claim::default().run(&world.pool).await;
     let message = &claim.messages[0];
     assert_eq!((message.attempts, message.uncharged), (1, 2));
@@ -299,15 +295,13 @@ async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
         let first_failure = first_failure.get_or_insert(claim.lane.at);
         record(&world.pool, &[Record::uncharged(id, &claim)]).await;
         assert_eq!(world.row(id).await.failing_since, Some(*first_failure));
-        set_messages(&world, "due_at = now()", "true").await;
+        world.set_messages("due_at = now()").await;
     }
     let claim = Claim::default().run(&world.pool).await;
     record(&world.pool, &[Record::accepted(id, &claim)]).await;
     let row = world.row(id).await;
-    assert_eq!(
-        (&*row.status, row.failing_since),
-        ("message_sent", first_failure)
-    );
+    let found = (&*row.status, row.failing_since);
+    assert_eq!(found, ("message_sent", first_failure));
 }
 
 #[tokio::test]
@@ -344,18 +338,14 @@ async fn a_fault_that_is_not_known_is_refused() {
 async fn a_message_that_expires_after_an_attempt_keeps_the_error_of_that() {
     let world = world().await;
     world.insert_many(2).await;
-    set_messages(
-        &world,
-        "sent_at = now() - interval '1 minute', attempts = 1, http_status = 500, error = 'HTTP 500'",
-        "id = 1",
-    )
-    .await;
+    let changes =
+        "sent_at = now() - interval '1 minute', attempts = 1, http_status = 500, error = 'HTTP 500'
+                   where id = 1";
+    world.set_messages(changes).await;
     let claim = Claim::default().run(&world.pool).await;
     let records = [1, 2].map(|id| Record::expired(id, &claim));
-    assert_eq!(
-        record(&world.pool, &records).await,
-        ["recorded", "recorded"]
-    );
+    let found = record(&world.pool, &records).await;
+    assert_eq!(found, ["recorded", "recorded"]);
     let (tried, untried) = (world.row(1).await, world.row(2).await);
     assert_eq!((&*tried.status, &*untried.status), ("expired", "expired"));
     assert_eq!(tried.error.as_deref(), Some("HTTP 500"));
@@ -380,10 +370,8 @@ async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
     assert_eq!(record(&world.pool, &[released]).await, ["recorded"]);
     let row = world.row(id).await;
     assert_eq!((row.claim_id, row.sent_at, row.attempts), (None, None, 0));
-    assert_eq!(
-        (row.error, row.due_at),
-        (None, claim.messages[0].original_due_at)
-    );
+    let found = (row.error, row.due_at);
+    assert_eq!(found, (None, claim.messages[0].original_due_at));
     let again = Claim::default().run(&world.pool).await;
     assert!(!again.messages[0].is_retry, "it is a first attempt still");
 }

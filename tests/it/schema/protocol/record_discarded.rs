@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::record::{Record, claimed, record};
-use super::{Claim, connect, set_messages, world};
+use super::{Claim, world};
 
 #[tokio::test]
 async fn a_record_of_another_claim_is_discarded() {
@@ -14,10 +14,8 @@ async fn a_record_of_another_claim_is_discarded() {
         ..Record::transient(id, &claim)
     };
     let nowhere = Record::accepted(id + 1, &claim);
-    assert_eq!(
-        record(&world.pool, &[foreign, nowhere]).await,
-        ["discarded", "discarded"]
-    );
+    let found = record(&world.pool, &[foreign, nowhere]).await;
+    assert_eq!(found, ["discarded", "discarded"]);
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
     assert!(world.attempts(id).await.is_empty());
 }
@@ -26,7 +24,7 @@ async fn a_record_of_another_claim_is_discarded() {
 async fn a_record_is_discarded_once_another_claim_has_the_message() {
     let world = world().await;
     let (id, late) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    world.end_leases().await;
     let claim = Claim::default().run(&world.pool).await;
     assert_eq!(claim.ids(), [id]);
     let results = record(&world.pool, &[Record::accepted(id, &late)]).await;
@@ -38,7 +36,9 @@ async fn a_record_is_discarded_once_another_claim_has_the_message() {
 async fn a_record_is_written_after_its_lease_while_no_other_claim_has_the_message() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 minute'", "true").await;
+    world
+        .set_messages("due_at = now() - interval '1 minute'")
+        .await;
     let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
     assert_eq!(results, ["recorded"]);
     assert_eq!(world.row(id).await.status, "message_sent");
@@ -52,17 +52,13 @@ async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() 
         status: Some("failed"),
         ..Record::transient(id, &claim)
     };
-    assert_eq!(
-        record(&world.pool, std::slice::from_ref(&failed)).await,
-        ["recorded"]
-    );
+    let found = record(&world.pool, std::slice::from_ref(&failed)).await;
+    assert_eq!(found, ["recorded"]);
     let before = world.row(id).await;
     assert_eq!(record(&world.pool, &[failed]).await, ["recorded"]);
     let after = world.row(id).await;
-    assert_eq!(
-        (after.attempts, after.finished_at),
-        (before.attempts, before.finished_at)
-    );
+    let found = (after.attempts, after.finished_at);
+    assert_eq!(found, (before.attempts, before.finished_at));
     assert_eq!(world.attempts(id).await.len(), 1);
     // Another status did not end the message.
     let other = Record::accepted(id, &claim);
@@ -74,10 +70,8 @@ async fn a_record_that_went_back_is_not_charged_twice() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
     let back = Record::transient(id, &claim);
-    assert_eq!(
-        record(&world.pool, std::slice::from_ref(&back)).await,
-        ["recorded"]
-    );
+    let found = record(&world.pool, std::slice::from_ref(&back)).await;
+    assert_eq!(found, ["recorded"]);
     assert_eq!(record(&world.pool, &[back]).await, ["discarded"]);
     assert_eq!(world.row(id).await.attempts, 1);
     assert_eq!(world.attempts(id).await.len(), 1);
@@ -88,21 +82,14 @@ async fn a_locked_message_holds_up_no_other_record() {
     let world = world().await;
     world.insert_many(3).await;
     let claim = Claim::default().run(&world.pool).await;
-    let mut other = connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.outbox where id = 2 for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    let lock = world
+        .open_transaction("select from signaling.outbox where id = 2 for update")
+        .await;
     let records = [1, 2, 3].map(|id| Record::transient(id, &claim));
-    assert_eq!(
-        record(&world.pool, &records).await,
-        ["recorded", "locked", "recorded"]
-    );
+    let found = record(&world.pool, &records).await;
+    assert_eq!(found, ["recorded", "locked", "recorded"]);
     assert!(world.attempts(2).await.is_empty());
-    sqlx::raw_sql("commit")
-        .execute(&mut other)
-        .await
-        .expect("committed");
+    lock.commit().await.expect("unlocked");
     assert_eq!(record(&world.pool, &records[1..2]).await, ["recorded"]);
     assert_eq!(world.attempts(2).await.len(), 1);
 }
@@ -111,12 +98,9 @@ async fn a_locked_message_holds_up_no_other_record() {
 async fn a_cancelled_message_discards_the_record() {
     let world = world().await;
     let (id, claim) = claimed(&world).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
-    assert!(
-        world
-            .ask::<bool>(&format!("select signaling.cancel({id})"))
-            .await
-    );
+    world.end_leases().await;
+    let cancelled: bool = world.ask(&format!("select signaling.cancel({id})")).await;
+    assert!(cancelled);
     let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
     assert_eq!(results, ["discarded"]);
     assert_eq!(world.row(id).await.status, "cancelled");

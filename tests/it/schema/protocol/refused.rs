@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Claim, Claimed, database_error, lane, set_messages, world};
+use super::{Claim, Claimed, database_error, world};
 use testkit::{World, peer};
 
 /// The payload of messages that a trigger refuses.
@@ -40,6 +40,11 @@ async fn refuse(world: &World, table: &str, event: &str, condition: &str, refusa
              when ({condition}) execute function refuse_{table}()"
         ))
         .await;
+}
+
+/// Refuses any change of the messages with the payload `POISON`.
+async fn refuse_poison(world: &World, refusal: &str) {
+    refuse(world, "outbox", "update", "new.payload = 'poison'", refusal).await;
 }
 
 /// Lets everything through again.
@@ -104,14 +109,7 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
         let world = world().await;
         let poisoned = insert(&world, POISON).await;
         let mut others = vec![insert(&world, "fine").await, insert(&world, "fine").await];
-        refuse(
-            &world,
-            "outbox",
-            "update",
-            "new.payload = 'poison'",
-            refusal,
-        )
-        .await;
+        refuse_poison(&world, refusal).await;
         if refusal != "return null" {
             let refused = Claim::default().try_run(&world.pool).await;
             refused.expect_err("the claim of all messages fails");
@@ -147,24 +145,14 @@ async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
 async fn a_message_whose_update_is_skipped_takes_a_slot_of_one_claim_only() {
     let world = world().await;
     insert(&world, POISON).await;
-    refuse(
-        &world,
-        "outbox",
-        "update",
-        "new.payload = 'poison'",
-        "return null",
-    )
-    .await;
-    let refused: i32 = {
-        let statement = Claim::default().statement(Uuid::new_v4());
-        let counted = format!("select refused from ({statement}) as claimed where id is null");
-        world.ask(&counted).await
-    };
-    assert_eq!(refused, 1);
+    refuse_poison(&world, "return null").await;
+    let statement = Claim::default().statement(Uuid::new_v4());
+    let counted = format!("select refused from ({statement}) as claimed where id is null");
+    assert_eq!(world.ask::<i32>(&counted).await, 1);
     assert_eq!(world.refused().await.len(), 1);
-    let next_slot_at: OffsetDateTime = lane(&world, "next_slot_at").await;
+    let next_slot_at: OffsetDateTime = world.lane("next_slot_at").await;
     assert!(Claim::default().run(&world.pool).await.messages.is_empty());
-    let after: OffsetDateTime = lane(&world, "next_slot_at").await;
+    let after: OffsetDateTime = world.lane("next_slot_at").await;
     assert_eq!(after, next_slot_at, "the second claim gives out no slot");
 }
 
@@ -190,22 +178,15 @@ async fn a_deferred_constraint_trigger_is_found_before_the_commit() {
 async fn a_held_lane_probes_with_a_message_that_can_be_claimed() {
     let world = world().await;
     insert(&world, POISON).await;
-    refuse(
-        &world,
-        "outbox",
-        "update",
-        "new.payload = 'poison'",
-        REFUSALS[0],
-    )
-    .await;
+    refuse_poison(&world, REFUSALS[0]).await;
     let (_, refused, _) = claim_one_by_one(&world).await;
     assert_eq!(refused, 1);
     let fine = insert(&world, "fine").await;
-    super::set_lane(
-        &world,
-        "hold = 'unavailable', hold_reason = 'a test', hold_since = now(), hold_until = now()",
-    )
-    .await;
+    world
+        .set_lane(
+            "hold = 'unavailable', hold_reason = 'a test', hold_since = now(), hold_until = now()",
+        )
+        .await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [fine]);
 }
 
@@ -219,10 +200,8 @@ async fn a_claim_of_messages_that_only_together_are_refused_takes_one() {
         .await;
     let refused = Claim::default().try_run(&world.pool).await;
     assert_eq!(database_error(refused.expect_err("refused")).0, "23505");
-    assert_eq!(
-        Claim::of_at_most(1).run(&world.pool).await.messages.len(),
-        1
-    );
+    let claimed = Claim::of_at_most(1).run(&world.pool).await;
+    assert_eq!(claimed.messages.len(), 1);
 }
 
 #[tokio::test]
@@ -240,20 +219,15 @@ async fn a_lost_message_without_attempts_left_ends_without_another_call() {
                 assert_eq!(attempts, if at_most_once { 2 } else { 3 }, "{expected}");
                 break;
             }
-            set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+            world.end_leases().await;
         }
         let row = world.row(id).await;
         assert_eq!(row.status, expected);
-        assert!(
-            row.error
-                .expect("an error")
-                .contains("whether it was called")
-        );
+        let error = row.error.expect("an error");
+        assert!(error.contains("whether it was called"), "{error}");
         let logged = world.attempts(id).await;
-        assert_eq!(
-            logged.len(),
-            usize::try_from(row.attempts).expect("a count")
-        );
+        let found = logged.len();
+        assert_eq!(found, usize::try_from(row.attempts).expect("a count"));
         assert!(logged.iter().all(|attempt| attempt.outcome == "lost"));
     }
 }
@@ -266,16 +240,13 @@ async fn a_lost_message_that_can_not_end_is_not_called_again() {
             .insert(peer(json!({"payload": POISON, "max_attempts": 1})))
             .await;
         Claim::default().run(&world.pool).await;
-        set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+        world.end_leases().await;
         let condition = "new.payload = 'poison' and new.status <> 'pending'";
         refuse(&world, "outbox", "update", condition, refusal).await;
         let fine = insert(&world, "fine").await;
         let (claimed, refused, failed) = claim_one_by_one(&world).await;
-        assert_eq!(
-            (claimed.ids(), refused, failed),
-            (vec![fine], 1, 0),
-            "{refusal}"
-        );
+        let found = (claimed.ids(), refused, failed);
+        assert_eq!(found, (vec![fine], 1, 0), "{refusal}");
         assert!(Claim::default().run(&world.pool).await.messages.is_empty());
         allow(&world, "outbox").await;
         world.execute("select signaling.resume('default')").await;
@@ -290,7 +261,7 @@ async fn where_attempts_can_not_be_logged_lost_messages_go_on_and_end_all_the_sa
     let ends = world.insert(peer(json!({"at_most_once": true}))).await;
     let goes_on = world.insert(peer(json!({}))).await;
     Claim::default().run(&world.pool).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    world.end_leases().await;
     refuse(&world, "attempt", "insert", "true", REFUSALS[0]).await;
     Claim::default()
         .try_run(&world.pool)
@@ -324,11 +295,8 @@ async fn an_outcome_that_is_refused_is_written_in_its_barest_form() {
             }
             let one_by_one = format!("{outcome}, one_by_one => true");
             let (result, reason) = record(&world, id, &claim, &one_by_one).await;
-            assert_eq!(
-                (&*result, reason.as_deref()),
-                ("without_details", Some("ZX001")),
-                "{table}"
-            );
+            let found = (&*result, reason.as_deref());
+            assert_eq!(found, ("without_details", Some("ZX001")), "{table}");
             let row = world.row(id).await;
             assert_ne!(row.status, "pending");
             assert_eq!((row.error, row.request_id, row.attempts), (None, None, 1));
@@ -390,14 +358,7 @@ async fn a_message_that_can_not_expire_keeps_no_other_from_it() {
             |payload: &str| peer(json!({"payload": payload, "expires_at": past, "due_at": later}));
         let poisoned = world.insert(overdue(POISON)).await;
         let fine = world.insert(overdue("fine")).await;
-        refuse(
-            &world,
-            "outbox",
-            "update",
-            "new.payload = 'poison'",
-            refusal,
-        )
-        .await;
+        refuse_poison(&world, refusal).await;
         let expire = "select concat_ws(' ', expired, refused) from signaling.expire(array['default'], 'infinity')";
         assert_eq!(world.ask::<String>(expire).await, "1 1", "{refusal}");
         assert_eq!(status(&world, fine).await, "expired");
@@ -415,14 +376,7 @@ async fn a_claim_is_given_back_but_for_the_message_that_refuses_it() {
     let poisoned = insert(&world, POISON).await;
     let fine = insert(&world, "fine").await;
     let claim = Claim::default().run(&world.pool).await;
-    refuse(
-        &world,
-        "outbox",
-        "update",
-        "new.payload = 'poison'",
-        REFUSALS[0],
-    )
-    .await;
+    refuse_poison(&world, REFUSALS[0]).await;
     world
         .execute(&format!(
             "select signaling.release('default', array['{}'::uuid])",
@@ -438,13 +392,10 @@ async fn a_lost_message_is_cancelled_although_its_attempt_can_not_be_logged() {
     let world = world().await;
     let id = insert(&world, "fine").await;
     Claim::default().run(&world.pool).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    world.end_leases().await;
     refuse(&world, "attempt", "insert", "true", REFUSALS[0]).await;
-    assert!(
-        world
-            .ask::<bool>(&format!("select signaling.cancel({id})"))
-            .await
-    );
+    let cancelled: bool = world.ask(&format!("select signaling.cancel({id})")).await;
+    assert!(cancelled);
     assert_eq!(status(&world, id).await, "cancelled");
 }
 
@@ -465,9 +416,6 @@ async fn a_message_with_a_foreign_key_keeps_no_other_from_deletion() {
         .ask("select deleted from signaling.delete_finished(gen_random_uuid(), interval '10 minutes')")
         .await;
     assert_eq!(deleted, 1);
-    let left: Vec<i64> = sqlx::query_scalar("select id from signaling.outbox")
-        .fetch_all(&world.pool)
-        .await
-        .expect("read");
+    let left: Vec<i64> = world.column("select id from signaling.outbox").await;
     assert_eq!(left, [kept], "{old} is gone");
 }

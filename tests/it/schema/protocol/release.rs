@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Claim, connect, lane, set_messages, world};
+use super::{Claim, world};
 use testkit::{World, peer};
 
 /// Gives claims of the default app back, and returns those that had messages.
@@ -51,7 +51,9 @@ async fn a_released_message_is_due_since_its_insert() {
     let row = world.row(id).await;
     assert_eq!(row.due_at, row.created_at);
     // An insert that a producer has dated into the future is due now.
-    set_messages(&world, "created_at = now() + interval '1 hour'", "true").await;
+    world
+        .set_messages("created_at = now() + interval '1 hour'")
+        .await;
     let claim = Claim::default().run(&world.pool).await;
     release(&world, &[claim.id]).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
@@ -62,7 +64,7 @@ async fn a_claim_whose_lease_has_ended_is_lost_and_not_released() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     let claim = Claim::default().run(&world.pool).await;
-    set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+    world.end_leases().await;
     assert!(release(&world, &[claim.id]).await.is_empty());
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 }
@@ -72,7 +74,9 @@ async fn a_final_message_is_not_released() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     let claim = Claim::default().run(&world.pool).await;
-    set_messages(&world, "status = 'failed', finished_at = now()", "true").await;
+    world
+        .set_messages("status = 'failed', finished_at = now()")
+        .await;
     assert!(release(&world, &[claim.id]).await.is_empty());
     assert_eq!(world.row(id).await.status, "failed");
 }
@@ -82,17 +86,12 @@ async fn messages_that_are_locked_are_released_another_time() {
     let world = world().await;
     world.insert_many(2).await;
     let claim = Claim::default().run(&world.pool).await;
-    let mut other = connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.outbox where id = 1 for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    let lock = world
+        .open_transaction("select from signaling.outbox where id = 1 for update")
+        .await;
     assert_eq!(release(&world, &[claim.id]).await, [claim.id]);
     assert_eq!(world.count("claim_id is null").await, 1);
-    sqlx::raw_sql("commit")
-        .execute(&mut other)
-        .await
-        .expect("committed");
+    lock.commit().await.expect("unlocked");
     assert_eq!(release(&world, &[claim.id]).await, [claim.id]);
     assert_eq!(world.count("claim_id is null").await, 2);
 }
@@ -111,15 +110,13 @@ async fn a_released_probe_lets_the_next_one_be_made_at_once() {
     assert_eq!(probe.messages.len(), 1);
     // Another claim is not the probe.
     assert!(release(&world, &[Uuid::new_v4()]).await.is_empty());
-    assert!(lane::<bool>(&world, "hold_until > clock_timestamp()").await);
+    assert!(world.lane::<bool>("hold_until > clock_timestamp()").await);
     assert_eq!(release(&world, &[probe.id]).await, [probe.id]);
     assert!(
-        lane::<bool>(
-            &world,
-            "hold_until <= clock_timestamp() and probe_claim_id is null"
-        )
-        .await
+        world
+            .lane::<bool>("hold_until <= clock_timestamp() and probe_claim_id is null")
+            .await
     );
-    assert_eq!(lane::<i32>(&world, "hold_probes").await, 1);
+    assert_eq!(world.lane::<i32>("hold_probes").await, 1);
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 1);
 }

@@ -41,11 +41,8 @@ async fn a_worker_is_alive_until_thirty_seconds_after_its_last_report() {
                 "update signaling.worker set seen_at = now() - interval '{ago}'"
             ))
             .await;
-        assert_eq!(
-            fleet::<bool>(&world, id, "is_alive").await,
-            is_alive,
-            "{ago}"
-        );
+        let found = fleet::<bool>(&world, id, "is_alive").await;
+        assert_eq!(found, is_alive, "{ago}");
     }
     report(&world, id, 7, None).await;
     assert!(fleet::<bool>(&world, id, "is_alive").await);
@@ -81,10 +78,8 @@ async fn a_worker_has_stepped_aside_since_its_first_report_of_that() {
         fleet::<String>(&world, id, "stepped_aside_at::text").await,
         since
     );
-    assert_eq!(
-        fleet::<String>(&world, id, "stepped_aside_reason").await,
-        "HTTP 403"
-    );
+    let found = fleet::<String>(&world, id, "stepped_aside_reason").await;
+    assert_eq!(found, "HTTP 403");
     report(&world, id, 1, None).await;
     assert!(fleet::<bool>(&world, id, "stepped_aside_at is null").await);
 }
@@ -130,10 +125,8 @@ async fn each_app_has_counters_of_its_own() {
     let [a, b, c] = [(); 3].map(|()| Uuid::new_v4());
     report_both(&world, a, [10, 1], [false, false]).await;
     report_both(&world, b, [20, 2], [false, false]).await;
-    assert_eq!(
-        report_both(&world, c, [100, 100], [false, false]).await,
-        [(30, 2), (3, 2)]
-    );
+    let found = report_both(&world, c, [100, 100], [false, false]).await;
+    assert_eq!(found, [(30, 2), (3, 2)]);
     // A report of one app says nothing of the other.
     let only: Vec<(String, i64, i32)> = sqlx::query_as(
         "select * from signaling.report_worker($1, 'name', '1.2.3', 'a-host', '{one,two}', '{one}', '{11}', '{0}',
@@ -144,10 +137,8 @@ async fn each_app_has_counters_of_its_own() {
     .await
     .expect("reported");
     assert_eq!(only, [("one".to_owned(), 120, 2)]);
-    assert_eq!(
-        report_both(&world, c, [100, 100], [false, false]).await,
-        [(31, 2), (3, 2)]
-    );
+    let found = report_both(&world, c, [100, 100], [false, false]).await;
+    assert_eq!(found, [(31, 2), (3, 2)]);
     let failed: Vec<i64> = world
         .ask(&format!(
             "select array_agg(failed order by app) from signaling.worker_app where worker_id = '{b}'"
@@ -161,15 +152,11 @@ async fn a_worker_that_doubts_serves_no_app_and_its_accepted_messages_count() {
     let world = World::new().await;
     let [a, b] = [(); 2].map(|()| Uuid::new_v4());
     report_both(&world, a, [10, 1], [true, false]).await;
-    assert_eq!(
-        report_both(&world, b, [0, 0], [false, false]).await,
-        [(10, 0), (1, 1)]
-    );
+    let found = report_both(&world, b, [0, 0], [false, false]).await;
+    assert_eq!(found, [(10, 0), (1, 1)]);
     report_both(&world, a, [10, 1], [false, false]).await;
-    assert_eq!(
-        report_both(&world, b, [0, 0], [false, false]).await,
-        [(10, 1), (1, 1)]
-    );
+    let found = report_both(&world, b, [0, 0], [false, false]).await;
+    assert_eq!(found, [(10, 1), (1, 1)]);
 }
 
 #[tokio::test]

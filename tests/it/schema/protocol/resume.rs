@@ -1,6 +1,6 @@
 //! `signaling.resume`: what it changes, and what it says.
 
-use super::{lane, now, set_lane, world};
+use super::{now, world};
 use testkit::World;
 
 async fn resume(world: &World) -> String {
@@ -37,14 +37,9 @@ async fn each_state_of_a_lane_has_its_sentence() {
             world.execute(state).await;
         }
         assert_eq!(resume(&world).await, sentence);
-        assert!(
-            lane::<bool>(
-                &world,
-                "paused_at is null and paused_by is null and pause_reason is null and retry_after_until is null"
-            )
-            .await,
-            "{sentence}"
-        );
+        let is_open = "paused_at is null and paused_by is null and pause_reason is null
+                       and retry_after_until is null";
+        assert!(world.lane::<bool>(is_open).await, "{sentence}");
     }
 }
 
@@ -68,11 +63,9 @@ async fn a_hold_stays_and_is_told_of() {
         world
             .execute("select signaling.pause('default', 'a test')")
             .await;
-        let since: String = lane(
-            &world,
-            "to_char(hold_since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
-        )
-        .await;
+        let since: String = world
+            .lane("to_char(hold_since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
+            .await;
         let told = format!("; but the app is {kind} since {since}{told}");
         assert_eq!(resume(&world).await, format!("resumed{told}"));
         assert_eq!(
@@ -81,12 +74,10 @@ async fn a_hold_stays_and_is_told_of() {
                 "nothing changed: the app was not paused, and the API has asked for no wait{told}"
             )
         );
-        assert_eq!(lane::<String>(&world, "hold").await, kind);
-        set_lane(
-            &world,
-            "hold = null, hold_reason = null, hold_since = null, hold_until = null",
-        )
-        .await;
+        assert_eq!(world.lane::<String>("hold").await, kind);
+        world
+            .set_lane("hold = null, hold_reason = null, hold_since = null, hold_until = null")
+            .await;
     }
 }
 
@@ -94,11 +85,9 @@ async fn a_hold_stays_and_is_told_of() {
 async fn a_wait_that_is_over_is_none() {
     let world = world().await;
     world.pretend_worker("a-worker", "1", "default").await;
-    set_lane(
-        &world,
-        "retry_after_until = clock_timestamp() - interval '1 second'",
-    )
-    .await;
+    world
+        .set_lane("retry_after_until = clock_timestamp() - interval '1 second'")
+        .await;
     assert_eq!(
         resume(&world).await,
         "nothing changed: the app was not paused, and the API has asked for no wait"
@@ -109,13 +98,7 @@ async fn a_wait_that_is_over_is_none() {
 async fn the_workers_are_woken_where_something_has_changed_and_the_rate_stays_cut() {
     let world = world().await;
     world.pretend_worker("a-worker", "1", "default").await;
-    let mut listener = sqlx::postgres::PgListener::connect(&world.url)
-        .await
-        .expect("connected");
-    listener
-        .listen("signaling_wakeup")
-        .await
-        .expect("listening");
+    let mut listener = super::listener(&world).await;
     resume(&world).await;
     let before = now(&world).await;
     world
@@ -126,6 +109,6 @@ async fn the_workers_are_woken_where_something_has_changed_and_the_rate_stays_cu
     assert_eq!(woken.payload(), "default");
     let another = listener.next_buffered();
     assert!(another.is_none(), "nothing changed the first time");
-    assert!(lane::<f64>(&world, "rate_per_s").await < 81.0);
-    assert!(lane::<time::OffsetDateTime>(&world, "throttled_at").await >= before);
+    assert!(world.lane::<f64>("rate_per_s").await < 81.0);
+    assert!(world.lane::<time::OffsetDateTime>("throttled_at").await >= before);
 }

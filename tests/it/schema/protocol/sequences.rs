@@ -4,7 +4,7 @@ use serde_json::json;
 use sqlx::Row;
 use uuid::Uuid;
 
-use super::{Claim, set_messages, world};
+use super::{Claim, world};
 use testkit::{World, peer};
 
 /// So many attempts are there, and the sequence begins anew.
@@ -46,14 +46,18 @@ async fn record_failure(world: &World, id: i64, claim_id: Uuid) -> String {
 async fn a_failed_attempt_is_recorded_while_the_sequence_of_attempts_is_behind() {
     let (world, id) = world_behind().await;
     for more in 1..=2 {
-        set_messages(&world, "due_at = now()", "status = 'pending'").await;
+        world
+            .set_messages("due_at = now() where status = 'pending'")
+            .await;
         let claimed = Claim::default().run(&world.pool).await;
         assert_eq!(record_failure(&world, id, claimed.id).await, "recorded");
         assert_eq!(attempts(&world).await, ATTEMPTS + more);
         let newest: i64 = world.ask("select max(id) from signaling.attempt").await;
         assert!(newest > ATTEMPTS);
-        set_messages(&world, "due_at = now() - interval '1 hour'", "true").await;
-        super::set_lane(&world, "next_slot_at = 'epoch'").await;
+        world
+            .set_messages("due_at = now() - interval '1 hour'")
+            .await;
+        world.set_lane("next_slot_at = 'epoch'").await;
     }
     let behind: i64 = world
         .ask("select count(*) from signaling.sequences_behind()")
@@ -65,7 +69,7 @@ async fn a_failed_attempt_is_recorded_while_the_sequence_of_attempts_is_behind()
 async fn lost_messages_end_although_the_sequence_of_attempts_is_behind() {
     let (world, id) = world_behind().await;
     let lose = "due_at = now() - interval '1 minute', claim_id = gen_random_uuid()";
-    set_messages(&world, lose, "true").await;
+    world.set_messages(lose).await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.ids(), [id]);
     assert_eq!(attempts(&world).await, ATTEMPTS + 1);
@@ -73,12 +77,9 @@ async fn lost_messages_end_although_the_sequence_of_attempts_is_behind() {
     world
         .execute("select setval('signaling.attempt_id_seq', 1, false)")
         .await;
-    set_messages(&world, lose, "true").await;
-    assert!(
-        world
-            .ask::<bool>(&format!("select signaling.cancel({id})"))
-            .await
-    );
+    world.set_messages(lose).await;
+    let cancelled: bool = world.ask(&format!("select signaling.cancel({id})")).await;
+    assert!(cancelled);
     assert_eq!(attempts(&world).await, ATTEMPTS + 2);
 }
 

@@ -1,9 +1,10 @@
 //! In which sessions the protocol's functions run, and in which they refuse to.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Claim, connect, database_error, world};
-use testkit::{Postgres, Worker, World};
+use super::{Claim, database_error, world};
+use crate::schema::roles::{Role, owned_world};
+use testkit::{World, ask};
 
 /// A call of each function that a worker's role may call, and whether it refuses other isolation levels.
 pub(super) const CALLS: [(&str, &str, bool); 21] = [
@@ -110,7 +111,7 @@ async fn execute(session: &mut PgConnection, statement: &str) {
 #[tokio::test]
 async fn the_calls_here_are_those_of_all_functions_that_a_worker_may_call() {
     let world = world().await;
-    let worker = crate::schema::roles::Role::granted(&world, "worker").await;
+    let worker = Role::granted(&world, "worker").await;
     let granted: Vec<String> = sqlx::query_scalar(
         "select proname::text from pg_proc
          where pronamespace = 'signaling'::regnamespace and has_function_privilege($1, oid, 'execute')
@@ -129,7 +130,7 @@ async fn the_calls_here_are_those_of_all_functions_that_a_worker_may_call() {
 #[tokio::test]
 async fn functions_that_lock_and_write_refuse_all_isolation_levels_but_read_committed() {
     let world = world().await;
-    let mut session = connect(&world).await;
+    let mut session = world.connect().await;
     for (name, call, refuses) in CALLS {
         for level in ["repeatable read", "serializable"] {
             execute(&mut session, &format!("begin isolation level {level}")).await;
@@ -151,59 +152,26 @@ async fn functions_that_lock_and_write_refuse_all_isolation_levels_but_read_comm
 #[tokio::test]
 async fn a_claim_is_flushed_where_the_session_would_not_wait_for_that() {
     let world = world().await;
-    let mut session = connect(&world).await;
+    let mut session = world.connect().await;
     execute(&mut session, "set synchronous_commit = off; begin").await;
     Claim::default().run(&mut session).await;
-    let during: String = sqlx::query_scalar("show synchronous_commit")
-        .fetch_one(&mut session)
-        .await
-        .expect("a setting");
+    let during: String = ask(&mut session, "show synchronous_commit").await;
     execute(&mut session, "commit").await;
-    let after: String = sqlx::query_scalar("show synchronous_commit")
-        .fetch_one(&mut session)
-        .await
-        .expect("a setting");
+    let after: String = ask(&mut session, "show synchronous_commit").await;
     assert_eq!((&*during, &*after), ("local", "off"));
 }
 
 #[tokio::test]
 async fn a_function_fails_where_row_level_security_would_hide_messages_from_it() {
     // A superuser sees every row in any case.
-    let shared = Postgres::shared().await;
-    let url = shared.empty_database().await;
-    let mut admin = PgConnection::connect(&url).await.expect("connected");
-    let database: String = sqlx::query_scalar("select current_database()::text")
-        .fetch_one(&mut admin)
-        .await
-        .expect("a name");
-    let owner = format!("owner_of_{database}");
-    execute(
-        &mut admin,
-        &format!(
-            "create role {owner} login password 'secret'; grant create on database {database} to {owner}"
-        ),
-    )
-    .await;
-    let (_, rest) = url.split_once('@').expect("a URL with a user");
-    let owners_url = format!("postgres://{owner}:secret@{rest}");
-    let migrated = Worker::new(&["migrate"])
-        .env("DATABASE_URL", &owners_url)
-        .finish()
-        .await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-
-    let mut session = PgConnection::connect(&owners_url).await.expect("connected");
+    let world = owned_world().await;
+    let mut session = world.connect().await;
     execute(&mut session, "select signaling.open_lane('default', 102)").await;
-    execute(
-        &mut session,
-        "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')",
-    )
-    .await;
-    let calls = [
-        CALLS.map(|(_, call, _)| call).to_vec(),
-        vec!["signaling.cancel(1)", "signaling.retry('default')"],
-    ]
-    .concat();
+    world.insert_many(1).await;
+    let more = [
+        ("cancel", "signaling.cancel(1)", true),
+        ("retry", "signaling.retry('default')", true),
+    ];
     let reads_messages = [
         "claim",
         "expire",
@@ -215,20 +183,11 @@ async fn a_function_fails_where_row_level_security_would_hide_messages_from_it()
         "cancel",
         "retry",
     ];
-    execute(
-        &mut session,
-        "alter table signaling.outbox enable row level security, force row level security",
-    )
-    .await;
-    for call in calls {
-        let name = call
-            .trim_start_matches("signaling.")
-            .split('(')
-            .next()
-            .expect("a name");
-        if !reads_messages.contains(&name) {
-            continue;
-        }
+    let statement =
+        "alter table signaling.outbox enable row level security, force row level security";
+    execute(&mut session, statement).await;
+    let calls = CALLS.into_iter().chain(more);
+    for (_, call, _) in calls.filter(|(name, ..)| reads_messages.contains(name)) {
         execute(&mut session, "begin").await;
         let error = try_to(&mut session, &format!("select * from {call}"))
             .await

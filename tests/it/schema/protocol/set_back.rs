@@ -3,10 +3,7 @@
 use serde_json::json;
 use time::Duration;
 
-use super::{
-    BEGINNING, Claim, LEASE, LEASE_TEXT, connect, lane, make_retries, now, set_lane, set_messages,
-    world,
-};
+use super::{BEGINNING, Claim, LEASE, LEASE_TEXT, make_retries, now, world};
 use testkit::{World, peer};
 
 /// Changes messages until nothing more is found, and returns how many have changed.
@@ -44,9 +41,7 @@ async fn due_in(world: &World, id: i64) -> Duration {
 async fn the_first_claim_after_the_clock_was_set_back_brings_the_lane_back() {
     let world = world().await;
     world.insert(peer(json!({}))).await;
-    set_lane(
-        &world,
-        "rate_at = now() + interval '1 hour', next_slot_at = now() + interval '1 hour 200 milliseconds',
+    world.set_lane("rate_at = now() + interval '1 hour', next_slot_at = now() + interval '1 hour 200 milliseconds',
          retry_after_until = now() + interval '1 hour 5 seconds', throttled_at = now() + interval '59 minutes',
          released_at = now() + interval '58 minutes'",
     )
@@ -56,20 +51,16 @@ async fn the_first_claim_after_the_clock_was_set_back_brings_the_lane_back() {
     let hour_us = 3_600_000_000;
     assert!((hour_us - 10_000_000..=hour_us).contains(&back_by.microseconds));
     assert!(claim.messages.is_empty(), "the API has asked for a wait");
-    let wait: f64 = lane(
-        &world,
-        "extract(epoch from retry_after_until - clock_timestamp())::float8",
-    )
-    .await;
+    let wait: f64 = world
+        .lane("extract(epoch from retry_after_until - clock_timestamp())::float8")
+        .await;
     assert!((0.0..=5.0).contains(&wait), "{wait} s");
-    let are_past: bool = lane(
-        &world,
-        "throttled_at < now() and released_at < now() and rate_at <= clock_timestamp()",
-    )
-    .await;
+    let are_past: bool = world
+        .lane("throttled_at < now() and released_at < now() and rate_at <= clock_timestamp()")
+        .await;
     assert!(are_past);
 
-    set_lane(&world, "retry_after_until = null").await;
+    world.set_lane("retry_after_until = null").await;
     let claim = Claim::default().run(&world.pool).await;
     assert_eq!(claim.lane.set_back_by, None);
     assert_eq!(claim.messages.len(), 1);
@@ -81,9 +72,7 @@ async fn slots_from_before_a_clock_step_stay_ahead_of_later_ones() {
     world.insert_many(30).await;
     let before = Claim::of_at_most(10).run(&world.pool).await;
     let given_out = before.lane.next_slot_at - before.lane.at;
-    set_lane(
-        &world,
-        "rate_at = rate_at + interval '1 hour', next_slot_at = next_slot_at + interval '1 hour'",
+    world.set_lane("rate_at = rate_at + interval '1 hour', next_slot_at = next_slot_at + interval '1 hour'",
     )
     .await;
     let after = Claim::of_at_most(10).run(&world.pool).await;
@@ -106,7 +95,7 @@ async fn a_refused_message_is_tried_again_after_the_clock_was_set_back() {
         ))
         .await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [0_i64; 0]);
-    set_lane(&world, "rate_at = now() + interval '1 hour'").await;
+    world.set_lane("rate_at = now() + interval '1 hour'").await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
 }
 
@@ -114,12 +103,12 @@ async fn a_refused_message_is_tried_again_after_the_clock_was_set_back() {
 async fn a_hold_of_a_clock_that_was_ahead_ends_when_it_would_have() {
     let world = world().await;
     world.insert(peer(json!({}))).await;
-    set_lane(
-        &world,
-        "rate_at = now() + interval '1 hour', hold = 'unavailable', hold_since = now(),
+    world
+        .set_lane(
+            "rate_at = now() + interval '1 hour', hold = 'unavailable', hold_since = now(),
          hold_until = now() + interval '1 hour'",
-    )
-    .await;
+        )
+        .await;
     let claim = Claim::default().run(&world.pool).await;
     assert_eq!(claim.messages.len(), 1, "the probe is made");
 }
@@ -132,27 +121,22 @@ async fn a_message_that_was_inserted_ahead_of_the_clock_is_due_and_a_scheduled_o
     let later = world
         .insert(peer(json!({"due_at": world.time_in(600_000).await})))
         .await;
-    set_messages(
-        &world,
-        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
-        &format!("id in ({at_once}, {scheduled})"),
-    )
-    .await;
-    set_messages(
-        &world,
-        "due_at = due_at + interval '1 minute'",
-        &format!("id = {scheduled}"),
-    )
-    .await;
+    let changes = format!(
+        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'
+         where id in ({at_once}, {scheduled})"
+    );
+    world.set_messages(&changes).await;
+    world
+        .set_messages(&format!(
+            "due_at = due_at + interval '1 minute' where id = {scheduled}"
+        ))
+        .await;
     assert_eq!(set_messages_back(&world).await, 1);
     assert!(due_in(&world, at_once).await <= Duration::ZERO);
     assert!(due_in(&world, scheduled).await > Duration::minutes(60));
     assert!(due_in(&world, later).await > Duration::minutes(9));
-    assert_eq!(
-        set_messages_back(&world).await,
-        0,
-        "given again, nothing changes"
-    );
+    let found = set_messages_back(&world).await;
+    assert_eq!(found, 0, "given again, nothing changes");
 }
 
 #[tokio::test]
@@ -166,25 +150,24 @@ async fn a_retry_waits_as_long_as_after_its_call_and_one_made_by_hand_is_due() {
         ids
     };
     make_retries(&world, "true").await;
-    set_messages(
-        &world,
-        "sent_at = now() + interval '1 hour', due_at = now() + interval '1 hour 20 seconds'",
-        &format!("id = {}", ids[0]),
-    )
-    .await;
-    set_messages(
-        &world,
-        "attempts = 0, due_at = now() + interval '1 hour'",
-        &format!("id = {}", ids[1]),
-    )
-    .await;
+    let changes = format!(
+        "sent_at = now() + interval '1 hour', due_at = now() + interval '1 hour 20 seconds' where id = {}",
+        ids[0]
+    );
+    world.set_messages(&changes).await;
+    world
+        .set_messages(&format!(
+            "attempts = 0, due_at = now() + interval '1 hour' where id = {}",
+            ids[1]
+        ))
+        .await;
     // This one waits for as long as the API has asked.
-    set_messages(
-        &world,
-        "due_at = now() + interval '1 hour'",
-        &format!("id = {}", ids[2]),
-    )
-    .await;
+    world
+        .set_messages(&format!(
+            "due_at = now() + interval '1 hour' where id = {}",
+            ids[2]
+        ))
+        .await;
     assert_eq!(set_messages_back(&world).await, 2);
     let wait = due_in(&world, ids[0]).await;
     assert!(
@@ -193,11 +176,8 @@ async fn a_retry_waits_as_long_as_after_its_call_and_one_made_by_hand_is_due() {
     );
     assert!(due_in(&world, ids[1]).await <= Duration::ZERO);
     assert!(due_in(&world, ids[2]).await > Duration::minutes(59));
-    assert_eq!(
-        set_messages_back(&world).await,
-        0,
-        "given again, nothing changes"
-    );
+    let found = set_messages_back(&world).await;
+    assert_eq!(found, 0, "given again, nothing changes");
 }
 
 #[tokio::test]
@@ -206,17 +186,13 @@ async fn a_lease_of_a_clock_that_was_ahead_lasts_no_longer_than_one_lease() {
     world.insert_many(2).await;
     let claim = Claim::of_at_most(1).run(&world.pool).await;
     let id = claim.ids()[0];
-    assert_eq!(
-        set_messages_back(&world).await,
-        0,
-        "a lease that runs is left"
-    );
-    set_messages(
-        &world,
-        "due_at = due_at + interval '1 hour'",
-        &format!("id = {id}"),
-    )
-    .await;
+    let found = set_messages_back(&world).await;
+    assert_eq!(found, 0, "a lease that runs is left");
+    world
+        .set_messages(&format!(
+            "due_at = due_at + interval '1 hour' where id = {id}"
+        ))
+        .await;
     assert_eq!(set_messages_back(&world).await, 1);
     let row = world.row(id).await;
     assert_eq!(row.claim_id, Some(claim.id), "its worker still has it");
@@ -233,12 +209,9 @@ async fn any_number_of_messages_is_brought_back_a_few_thousand_at_a_time() {
         )
         .await;
     world.insert_many(7_000).await;
-    set_messages(
-        &world,
-        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
-        "due_at <= now()",
-    )
-    .await;
+    let changes = "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'
+                   where due_at <= now()";
+    world.set_messages(changes).await;
     assert_eq!(set_messages_back(&world).await, 7_000);
     assert_eq!(world.count("due_at <= clock_timestamp()").await, 7_000);
 }
@@ -247,22 +220,16 @@ async fn any_number_of_messages_is_brought_back_a_few_thousand_at_a_time() {
 async fn a_message_that_somebody_has_locked_is_passed_over() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
-    set_messages(
-        &world,
-        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
-        "true",
-    )
-    .await;
-    let mut other = connect(&world).await;
-    sqlx::raw_sql("begin; select from signaling.outbox for update")
-        .execute(&mut other)
-        .await
-        .expect("locked");
+    world
+        .set_messages(
+            "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
+        )
+        .await;
+    let lock = world
+        .open_transaction("select from signaling.outbox for update")
+        .await;
     assert_eq!(set_messages_back(&world).await, 0);
-    sqlx::raw_sql("rollback")
-        .execute(&mut other)
-        .await
-        .expect("free");
+    lock.rollback().await.expect("unlocked");
     assert_eq!(set_messages_back(&world).await, 1);
     assert!(due_in(&world, id).await <= Duration::ZERO);
 }
@@ -286,12 +253,11 @@ async fn an_uncertain_expiry_neither_ends_a_message_nor_lets_a_worker_send_it() 
         .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
         .await;
     make_retries(&world, &format!("id = {retry}")).await;
-    set_messages(
-        &world,
-        "expires_at = now() - interval '10 seconds', due_at = now() - interval '1 minute'",
-        "true",
-    )
-    .await;
+    world
+        .set_messages(
+            "expires_at = now() - interval '10 seconds', due_at = now() - interval '1 minute'",
+        )
+        .await;
     let claim = Claim {
         ended_before: ago(&world, "1 minute").await,
         ..Claim::default()
@@ -305,14 +271,16 @@ async fn an_uncertain_expiry_neither_ends_a_message_nor_lets_a_worker_send_it() 
     .await
     .expect("expired");
     assert!(expired.is_empty(), "{expired:?}");
-    set_lane(
-        &world,
-        "hold = 'unavailable', hold_since = now(), hold_until = now() - interval '1 second'",
-    )
-    .await;
+    world
+        .set_lane(
+            "hold = 'unavailable', hold_since = now(), hold_until = now() - interval '1 second'",
+        )
+        .await;
     let probe = claim.run(&world.pool).await;
     assert_eq!((probe.messages.len(), probe.lane.expired), (0, 0));
-    set_lane(&world, "hold = null, hold_since = null, hold_until = null").await;
+    world
+        .set_lane("hold = null, hold_since = null, hold_until = null")
+        .await;
     let certain = Claim::default().run(&world.pool).await;
     assert_eq!((certain.messages.len(), certain.lane.expired), (0, 2));
     for id in [id, retry] {
@@ -324,12 +292,11 @@ async fn an_uncertain_expiry_neither_ends_a_message_nor_lets_a_worker_send_it() 
 async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_no_turn() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
-    set_messages(
-        &world,
-        "status = 'message_sent', sent_at = now(), finished_at = now() - interval '2 minutes', created_at = now() - interval '2 minutes'",
-        &format!("id = {id}"),
-    )
-    .await;
+    let changes = format!(
+        "status = 'message_sent', sent_at = now(), finished_at = now() - interval '2 minutes',
+         created_at = now() - interval '2 minutes' where id = {id}"
+    );
+    world.set_messages(&changes).await;
     let delete = async |ended_before: &str| -> (bool, Option<i64>) {
         sqlx::query_as(
             "select has_turn, deleted from signaling.delete_finished(gen_random_uuid(), '1 minute',
@@ -340,10 +307,8 @@ async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_n
         .await
         .expect("deleted")
     };
-    assert_eq!(
-        delete(&ago(&world, "10 minutes").await).await,
-        (true, Some(0))
-    );
+    let found = delete(&ago(&world, "10 minutes").await).await;
+    assert_eq!(found, (true, Some(0)));
     world
         .execute("update signaling.retention set held_until = now() + interval '1 hour'")
         .await;

@@ -6,8 +6,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, connect, database_error, set_messages, world};
-use testkit::{World, peer};
+use super::{Claim, Claimed, database_error, world};
+use testkit::{World, ask, execute, peer};
 
 /// Waits with changes of the message with the payload `slow`.
 async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
@@ -23,11 +23,8 @@ async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
 
 /// A session whose statements Postgres ends, as it does for a worker that changes one message at a time.
 async fn bounded(world: &World) -> PgConnection {
-    let mut session = connect(world).await;
-    sqlx::query("set statement_timeout = '1500ms'")
-        .execute(&mut session)
-        .await
-        .expect("set");
+    let mut session = world.connect().await;
+    execute(&mut session, "set statement_timeout = '1500ms'").await;
     session
 }
 
@@ -87,7 +84,7 @@ async fn a_lost_message_that_waits_in_a_trigger_keeps_no_other_from_its_end() {
         }
         assert_eq!(ids[0], 1);
         Claim::default().run(&world.pool).await;
-        set_messages(&world, "due_at = now() - interval '1 second'", "true").await;
+        world.end_leases().await;
         slow_down(&world, table, event, condition).await;
         let mut session = bounded(&world).await;
         let (_, refused) = claim_one_by_one(&mut session).await.expect("claimed");
@@ -111,16 +108,14 @@ async fn messages_expire_beside_one_that_waits_in_a_trigger() {
     slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
     let mut session = bounded(&world).await;
     let expire = "select sum(expired) = 0 and sum(refused) = 1 from signaling.expire(array['default'], 'infinity', true)";
-    let is_found: bool = sqlx::query_scalar(expire)
-        .fetch_one(&mut session)
-        .await
-        .expect("expired");
+    let is_found: bool = ask(&mut session, expire).await;
     assert!(is_found);
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
-    sqlx::query("select from signaling.expire(array['default'], 'infinity')")
-        .execute(&mut session)
-        .await
-        .expect("expired");
+    execute(
+        &mut session,
+        "select from signaling.expire(array['default'], 'infinity')",
+    )
+    .await;
     assert_eq!(world.row(fine).await.status, "expired");
 }
 
@@ -143,10 +138,7 @@ async fn a_record_that_waits_in_a_trigger_is_refused_and_the_rest_is_tried_again
              outcomes => array_fill(null::text, array[3]),
              durations => array_fill(interval '1 ms', array[3]), one_by_one => true)"
     );
-    let results: String = sqlx::query_scalar(AssertSqlSafe(record))
-        .fetch_one(&mut session)
-        .await
-        .expect("recorded");
+    let results: String = ask(&mut session, &record).await;
     assert_eq!(results, "recorded, refused 57014, locked");
     assert_eq!(world.row(1).await.status, "message_sent");
     assert_eq!(world.row(2).await.status, "pending");

@@ -2,7 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Claim, lane, now, set_lane, world};
+use super::{Claim, now, world};
 use testkit::World;
 
 /// Slows the default app's lane; the new rate, if it was cut.
@@ -24,15 +24,15 @@ async fn a_429_cuts_the_rate_by_a_fifth_once_for_each_burst() {
     let before = now(&world).await;
     let cut = throttle(&world, before, "0").await.expect("a cut");
     assert!((cut - 80.0).abs() < 1e-9, "{cut}");
-    let cut_at: OffsetDateTime = lane(&world, "throttled_at").await;
+    let cut_at: OffsetDateTime = world.lane("throttled_at").await;
     assert!(cut_at > before);
     // Attempts that began before the cut, or so soon after it that their slots were older.
     for sent_at in [before, cut_at, cut_at + Duration::milliseconds(200)] {
         assert_eq!(throttle(&world, sent_at, "0").await, None);
     }
-    assert_eq!(lane::<OffsetDateTime>(&world, "throttled_at").await, cut_at);
-    set_lane(&world, "rate_per_s = 80").await;
-    set_lane(&world, NO_CLIMB).await;
+    assert_eq!(world.lane::<OffsetDateTime>("throttled_at").await, cut_at);
+    world.set_lane("rate_per_s = 80").await;
+    world.set_lane(NO_CLIMB).await;
     let again = throttle(&world, cut_at + Duration::milliseconds(201), "0").await;
     assert!((again.expect("a cut") - 64.0).abs() < 1e-9, "{again:?}");
 }
@@ -42,19 +42,17 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     let world = world().await;
     let at = now(&world).await;
     throttle(&world, at, "3 seconds").await;
-    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let until: OffsetDateTime = world.lane("retry_after_until").await;
     assert!(until > at + Duration::seconds(3) && until < at + Duration::seconds(30));
     // A shorter wait does not end a longer one, and the rate is cut once.
     assert_eq!(throttle(&world, at, "1 second").await, None);
-    assert_eq!(
-        lane::<OffsetDateTime>(&world, "retry_after_until").await,
-        until
-    );
+    let found: OffsetDateTime = world.lane("retry_after_until").await;
+    assert_eq!(found, until);
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
-    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let until: OffsetDateTime = world.lane("retry_after_until").await;
     assert!(until > at + Duration::seconds(60));
     assert!(
-        lane::<bool>(&world, "next_slot_at = 'epoch'").await,
+        world.lane::<bool>("next_slot_at = 'epoch'").await,
         "the wait stands apart from the slots that were given out"
     );
     world.insert_many(1).await;
@@ -71,7 +69,7 @@ async fn the_first_slot_after_the_wait_is_at_its_end() {
     let world = world().await;
     world.insert_many(1).await;
     throttle(&world, now(&world).await, "600 milliseconds").await;
-    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let until: OffsetDateTime = world.lane("retry_after_until").await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.messages[0].slot_at, until);
 }
@@ -79,30 +77,24 @@ async fn the_first_slot_after_the_wait_is_at_its_end() {
 #[tokio::test]
 async fn a_429_that_asks_for_no_wait_leaves_an_earlier_wait_as_it_is() {
     let world = world().await;
-    assert_eq!(
-        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
-        None
-    );
+    let found: Option<OffsetDateTime> = world.lane("retry_after_until").await;
+    assert_eq!(found, None);
     throttle(&world, now(&world).await, "0").await;
-    assert_eq!(
-        lane::<Option<OffsetDateTime>>(&world, "retry_after_until").await,
-        None
-    );
+    let found: Option<OffsetDateTime> = world.lane("retry_after_until").await;
+    assert_eq!(found, None);
     throttle(&world, now(&world).await, "60 seconds").await;
-    let until: OffsetDateTime = lane(&world, "retry_after_until").await;
+    let until: OffsetDateTime = world.lane("retry_after_until").await;
     let later = now(&world).await + Duration::seconds(1);
     assert!(throttle(&world, later, "0").await.is_some(), "another cut");
-    assert_eq!(
-        lane::<OffsetDateTime>(&world, "retry_after_until").await,
-        until
-    );
+    let found: OffsetDateTime = world.lane("retry_after_until").await;
+    assert_eq!(found, until);
 }
 
 #[tokio::test]
 async fn a_lane_is_never_slowed_below_one_call_in_two_seconds() {
     let world = world().await;
-    set_lane(&world, "rate_per_s = 0.55").await;
-    set_lane(&world, NO_CLIMB).await;
+    world.set_lane("rate_per_s = 0.55").await;
+    world.set_lane(NO_CLIMB).await;
     let rate = throttle(&world, now(&world).await, "0").await;
     assert!((rate.expect("a cut") - 0.5).abs() < 1e-9, "{rate:?}");
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgListener;
-use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 
-use super::{Claim, connect, world};
-use testkit::World;
+use super::{Claim, listener, world};
+use testkit::{World, execute};
 
 /// The claim of a worker that listens.
 fn listening() -> Claim {
@@ -21,15 +21,6 @@ async fn wanted_until(world: &World) -> Option<OffsetDateTime> {
     world
         .ask("select max(wanted_until) from signaling.wakeup where app = 'default'")
         .await
-}
-
-async fn listener(world: &World) -> PgListener {
-    let mut listener = PgListener::connect(&world.url).await.expect("connected");
-    listener
-        .listen("signaling_wakeup")
-        .await
-        .expect("listening");
-    listener
 }
 
 /// The apps of all notifications up to now.
@@ -55,11 +46,8 @@ async fn a_claim_that_took_all_wants_a_wakeup_and_says_whether_that_is_new() {
     assert_eq!(until, Some(first.lane.at + time::Duration::minutes(1)));
     let second = listening().run(&world.pool).await;
     assert_eq!(second.lane.wakeup.as_deref(), Some("on"));
-    assert_eq!(
-        wanted_until(&world).await,
-        until,
-        "it is not written again yet"
-    );
+    let found = wanted_until(&world).await;
+    assert_eq!(found, until, "it is not written again yet");
 
     // Half of the minute is over.
     world
@@ -69,10 +57,8 @@ async fn a_claim_that_took_all_wants_a_wakeup_and_says_whether_that_is_new() {
         .await;
     let third = listening().run(&world.pool).await;
     assert_eq!(third.lane.wakeup.as_deref(), Some("on"));
-    assert_eq!(
-        wanted_until(&world).await,
-        Some(third.lane.at + time::Duration::minutes(1))
-    );
+    let found = wanted_until(&world).await;
+    assert_eq!(found, Some(third.lane.at + time::Duration::minutes(1)));
 
     // No worker has asked for a wakeup for a while.
     world
@@ -95,10 +81,8 @@ async fn a_backlog_ends_the_wakeups() {
     assert_eq!((full.messages.len(), full.lane.wakeup), (2, None));
     assert_eq!(wanted_until(&world).await, Some(full.lane.at));
     let rest = claim.run(&world.pool).await;
-    assert_eq!(
-        (rest.messages.len(), rest.lane.wakeup.as_deref()),
-        (1, Some("new"))
-    );
+    let found = (rest.messages.len(), rest.lane.wakeup.as_deref());
+    assert_eq!(found, (1, Some("new")));
 }
 
 #[tokio::test]
@@ -110,10 +94,8 @@ async fn a_claim_without_slots_leaves_the_wakeups_as_they_are() {
     world.execute("select signaling.resume('default')").await;
     listening().run(&world.pool).await;
     world.execute("select signaling.pause('default')").await;
-    assert_eq!(
-        listening().run(&world.pool).await.lane.wakeup.as_deref(),
-        Some("on")
-    );
+    let last = listening().run(&world.pool).await;
+    assert_eq!(last.lane.wakeup.as_deref(), Some("on"));
 }
 
 #[tokio::test]
@@ -147,14 +129,9 @@ async fn an_insert_that_is_rolled_back_notifies_nobody() {
     let world = world().await;
     let mut listener = listener(&world).await;
     listening().run(&world.pool).await;
-    let mut producer = connect(&world).await;
-    let mut transaction = producer.begin().await.expect("begun");
-    sqlx::query(
-        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')",
-    )
-    .execute(&mut *transaction)
-    .await
-    .expect("inserted");
+    let insert =
+        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
+    let transaction = world.open_transaction(insert).await;
     transaction.rollback().await.expect("undone");
     assert_eq!(notified(&world, &mut listener).await, [""; 0]);
 }
@@ -162,21 +139,13 @@ async fn an_insert_that_is_rolled_back_notifies_nobody() {
 #[tokio::test]
 async fn no_wakeup_is_wanted_where_notifications_are_off() {
     let world = world().await;
-    let mut session: PgConnection = connect(&world).await;
-    sqlx::query("set signaling.notify = 'off'")
-        .execute(&mut session)
-        .await
-        .expect("set");
+    let mut session: PgConnection = world.connect().await;
+    execute(&mut session, "set signaling.notify = 'off'").await;
     assert_eq!(listening().run(&mut session).await.lane.wakeup, None);
     assert_eq!(wanted_until(&world).await, None);
-    sqlx::query("set signaling.notify = 'on'")
-        .execute(&mut session)
-        .await
-        .expect("set");
-    assert_eq!(
-        listening().run(&mut session).await.lane.wakeup.as_deref(),
-        Some("new")
-    );
+    execute(&mut session, "set signaling.notify = 'on'").await;
+    let last = listening().run(&mut session).await;
+    assert_eq!(last.lane.wakeup.as_deref(), Some("new"));
 }
 
 #[tokio::test]
@@ -185,7 +154,7 @@ async fn an_operator_wakes_the_workers_of_the_app() {
     world.insert_many(1).await;
     let mut listener = listener(&world).await;
     world
-        .execute("update signaling.outbox set status = 'failed', finished_at = now()")
+        .set_messages("status = 'failed', finished_at = now()")
         .await;
     world
         .execute("select signaling.pause('default'); select signaling.resume('default')")

@@ -3,7 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{KINDS, Role, can, connect};
-use testkit::{Finished, Worker, World};
+use testkit::{Finished, Worker, World, assert_contains};
 
 /// Every right of a role in the schema, and whether it may pass it on.
 pub(super) async fn rights(world: &World, role: &str) -> Vec<String> {
@@ -22,7 +22,7 @@ pub(super) async fn rights(world: &World, role: &str) -> Vec<String> {
     .expect("rights")
 }
 
-async fn grant(world: &World, arguments: &[&str]) -> Finished {
+async fn grant(world: &World, arguments: [&str; 2]) -> Finished {
     world
         .command(&["grant"])
         .arg(arguments[0])
@@ -32,11 +32,9 @@ async fn grant(world: &World, arguments: &[&str]) -> Finished {
 }
 
 async fn printed(kind: &str, role: &str) -> String {
-    let printed = Worker::new(&["grant", "--print", kind, role])
-        .finish()
-        .await;
-    assert_eq!(printed.code, Some(0), "{printed:?}");
-    printed.stdout
+    Worker::new(&["grant", "--print", kind, role])
+        .succeeds()
+        .await
 }
 
 #[tokio::test]
@@ -58,7 +56,7 @@ async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the
 
         // Again changes nothing, either way.
         can(&mut owner, &script).await;
-        let again = grant(&world, &[kind, &by_command.name]).await;
+        let again = grant(&world, [kind, &by_command.name]).await;
         assert_eq!(again.code, Some(0), "{again:?}");
         assert!(
             again.stdout.contains(&by_command.name)
@@ -95,7 +93,7 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
     let name = format!(r#"a "b"; drop schema signaling cascade; -- {database}"#);
     let quoted = format!("\"{}\"", name.replace('"', "\"\""));
     world.execute(&format!("create role {quoted}")).await;
-    let granted = grant(&world, &["reader", &name]).await;
+    let granted = grant(&world, ["reader", &name]).await;
     assert_eq!(granted.code, Some(0), "{granted:?}");
     let by_command = rights(&world, &name).await;
     assert!(!by_command.is_empty());
@@ -123,18 +121,13 @@ async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
         ("", 2, "1 to 63 bytes"),
         (&"x".repeat(64), 2, "1 to 63 bytes"),
     ] {
-        let refused = grant(&world, &["producer", role]).await;
+        let refused = grant(&world, ["producer", role]).await;
         assert_eq!(refused.code, Some(code), "{role:?}: {refused:?}");
         assert!(refused.stderr.contains(phrase), "{role:?}: {refused:?}");
     }
-    let unknown = grant(&world, &["owner", "postgres"]).await;
+    let unknown = grant(&world, ["owner", "postgres"]).await;
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
-    assert!(
-        unknown
-            .stderr
-            .contains("producer, worker, operator, reader"),
-        "{unknown:?}"
-    );
+    assert_contains(&unknown.stderr, &["producer, worker, operator, reader"]);
 }
 
 #[tokio::test]
@@ -142,43 +135,10 @@ async fn who_does_not_own_the_schema_can_not_give_rights_and_learns_who_can() {
     let world = World::new().await;
     let worker = Role::granted(&world, "worker").await;
     let reader = Role::new(&world, "reader").await;
-    let refused = grant_as(&worker, &world, &reader).await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(
-        refused
-            .stderr
-            .contains("owner of the schema signaling, postgres"),
-        "{refused:?}"
-    );
+    let grant = worker.command(&["grant", "reader", &reader.name]);
+    let phrase = "owner of the schema signaling, postgres";
+    grant.fails(1, &[phrase]).await;
     assert_eq!(rights(&world, &reader.name).await, [""; 0]);
-}
-
-async fn grant_as(who: &Role, world: &World, role: &Role) -> Finished {
-    world
-        .command(&["grant", "reader", &role.name])
-        .env("DATABASE_URL", &who.url)
-        .finish()
-        .await
-}
-
-#[tokio::test]
-async fn grants_that_are_made_at_once_all_succeed() {
-    let world = World::new().await;
-    let mut running = Vec::new();
-    for number in 0..6 {
-        let kind = KINDS[number % KINDS.len()];
-        let role = Role::new(&world, &format!("{kind}_{number}")).await;
-        running.push((world.command(&["grant", kind, &role.name]).start(), role));
-    }
-    for (mut command, role) in running {
-        assert_eq!(
-            command.wait_exit().await,
-            Some(0),
-            "{}",
-            command.stderr.text()
-        );
-        assert!(rights(&world, &role.name).await.len() > 3, "{}", role.name);
-    }
 }
 
 #[tokio::test]
@@ -189,15 +149,10 @@ pub(super) async fn rights_suffice_where_everybody_has_been_stripped_of_theirs()
             "revoke all on all functions in schema signaling from public; revoke all on schema public from public",
         )
         .await;
-    super::open_lane(&world).await;
+    world.open_lane("default").await;
     for kind in ["worker", "operator", "reader"] {
         let role = Role::granted(&world, kind).await;
-        let status = world
-            .command(&["status"])
-            .env("DATABASE_URL", &role.url)
-            .finish()
-            .await;
-        assert_eq!(status.code, Some(0), "{kind}: {status:?}");
+        role.command(&["status"]).succeeds().await;
     }
     let producer = Role::granted(&world, "producer").await;
     let insert =

@@ -1,7 +1,7 @@
 //! A database that is brought up to date: roles that were granted a kind keep up with it.
 
 use super::{Role, can, can_not};
-use testkit::World;
+use testkit::{World, assert_contains};
 
 /// A function of each kind that no other kind may call, or that all may; with a call of it.
 const FUNCTIONS: [(&str, &[&str], &str); 4] = [
@@ -37,18 +37,14 @@ async fn forget_functions(world: &World) {
 }
 
 async fn migrate(world: &World) {
-    let migrated = world.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
-    assert!(
-        migrated.stdout.contains("installed 4 objects"),
-        "{migrated:?}"
-    );
+    let migrated = world.run(&["migrate"]).await;
+    assert_contains(&migrated, &["installed 4 objects"]);
 }
 
 #[tokio::test]
 async fn a_role_gets_the_new_functions_of_its_kind_and_no_others() {
     let world = World::new().await;
-    super::open_lane(&world).await;
+    world.open_lane("default").await;
     let mut roles = Vec::new();
     for kind in super::KINDS {
         roles.push((kind, Role::granted(&world, kind).await));
@@ -94,12 +90,8 @@ async fn a_role_with_a_few_privileges_by_hand_gets_no_more_of_them() {
     forget_functions(&world).await;
     migrate(&world).await;
     for (role, before) in roles {
-        assert_eq!(
-            super::granting::rights(&world, &role.name).await,
-            before,
-            "{}",
-            role.name
-        );
+        let found = super::granting::rights(&world, &role.name).await;
+        assert_eq!(found, before, "{}", role.name);
     }
 }
 
@@ -114,12 +106,8 @@ async fn a_grant_and_a_migration_at_once_both_succeed() {
             .map(|kind| world.command(&["grant", kind, &role.name]).start())
             .into();
         for command in granting.iter_mut().chain([&mut migrating]) {
-            assert_eq!(
-                command.wait_exit().await,
-                Some(0),
-                "{}",
-                command.stderr.text()
-            );
+            let found = command.wait_exit().await;
+            assert_eq!(found, Some(0), "{}", command.stderr.text());
         }
     }
 }

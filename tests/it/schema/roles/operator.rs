@@ -1,28 +1,15 @@
 //! An operator: pauses, resumes, limits, retries and cancels, and reads like a reader.
 
-use super::{
-    Role, ask, can, can_not, can_not_harm_the_schema, columns, list, open_lane, waiting_message,
-};
+use super::{Role, ask, can, can_not, can_not_harm_the_schema, columns, list, waiting_message};
 use testkit::World;
-
-/// Runs a command as a role, and returns what it prints.
-async fn done(world: &World, role: &Role, arguments: &[&str]) -> String {
-    let finished = world
-        .command(arguments)
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
-    assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
-    finished.stdout
-}
 
 #[tokio::test]
 async fn an_operator_can_run_every_command_that_steps_in() {
     let world = World::new().await;
     let role = Role::granted(&world, "operator").await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let waiting = waiting_message(&world).await.to_string();
-    let run = async |arguments: &[&str]| done(&world, &role, arguments).await;
+    let run = async |arguments: &[&str]| role.command(arguments).succeeds().await;
     let limit = async || -> f64 { world.ask("select limit_per_s from signaling.lane").await };
 
     world.pretend_worker("a-worker", "1", "default").await;
@@ -72,16 +59,13 @@ async fn an_operator_reads_what_a_reader_reads_and_nothing_else() {
 #[tokio::test]
 async fn an_operator_changes_nothing_but_by_its_functions() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let id = waiting_message(&world).await;
     let mut operator = Role::granted(&world, "operator").await.connect().await;
     for table in ["signaling.outbox", "signaling.lane", "signaling.attempt"] {
         for column in columns(&world, table).await {
-            can_not(
-                &mut operator,
-                &format!("update {table} set {column} = default"),
-            )
-            .await;
+            let statement = format!("update {table} set {column} = default");
+            can_not(&mut operator, &statement).await;
         }
     }
     for statement in [
@@ -102,9 +86,6 @@ async fn an_operator_changes_nothing_but_by_its_functions() {
     can_not_harm_the_schema(&world, &mut operator).await;
     let cancelled: bool = ask(&mut operator, &format!("select signaling.cancel({id})")).await;
     assert!(cancelled);
-    can(
-        &mut operator,
-        "select signaling.retry('default', '{cancelled}')",
-    )
-    .await;
+    let statement = "select signaling.retry('default', '{cancelled}')";
+    can(&mut operator, statement).await;
 }

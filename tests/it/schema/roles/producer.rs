@@ -1,8 +1,6 @@
 //! A producer.
 
-use super::{
-    Role, ask, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message,
-};
+use super::{Role, ask, can, can_not, can_not_harm_the_schema, columns, waiting_message};
 use testkit::World;
 
 /// The table in README.md.
@@ -50,15 +48,12 @@ async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() 
         "sender" | "destination" | "payload" => "'x'",
         _ => "default",
     });
-    can(
-        &mut producer,
-        &format!(
-            "insert into signaling.outbox ({}) values ({})",
-            PRODUCERS_COLUMNS.join(", "),
-            values.join(", ")
-        ),
-    )
-    .await;
+    let statement = format!(
+        "insert into signaling.outbox ({}) values ({})",
+        PRODUCERS_COLUMNS.join(", "),
+        values.join(", ")
+    );
+    can(&mut producer, &statement).await;
 
     let status: String = ask(
         &mut producer,
@@ -67,11 +62,8 @@ async fn a_producer_inserts_reads_and_cancels_messages_and_they_are_delivered() 
     .await;
     assert_eq!(status, "message_sent");
     for relation in ["outbox", "attempt", "delivery", "delivery_status"] {
-        can(
-            &mut producer,
-            &format!("select * from signaling.{relation}"),
-        )
-        .await;
+        let statement = format!("select * from signaling.{relation}");
+        can(&mut producer, &statement).await;
     }
 
     let waiting = waiting_message(&world).await;
@@ -99,24 +91,18 @@ async fn only_a_producer_inserts() {
 #[tokio::test]
 async fn a_producer_can_not_touch_the_workers_columns_the_lane_or_a_message() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let id = waiting_message(&world).await;
     let mut producer = Role::granted(&world, "producer").await.connect().await;
     for column in columns(&world, "signaling.outbox").await {
-        can_not(
-            &mut producer,
-            &format!("update signaling.outbox set {column} = default where id = {id}"),
-        )
-        .await;
+        let statement = format!("update signaling.outbox set {column} = default where id = {id}");
+        can_not(&mut producer, &statement).await;
         if !PRODUCERS_COLUMNS.contains(&column.as_str()) {
-            can_not(
-                &mut producer,
-                &format!(
-                    "insert into signaling.outbox (sender, destination, payload, {column})
+            let statement = format!(
+                "insert into signaling.outbox (sender, destination, payload, {column})
                      values ('alice', 'bob', 'x', default)"
-                ),
-            )
-            .await;
+            );
+            can_not(&mut producer, &statement).await;
         }
     }
     for statement in [

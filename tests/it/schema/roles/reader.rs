@@ -1,8 +1,6 @@
 //! A reader.
 
-use super::{
-    Role, ask, can, can_not, can_not_harm_the_schema, columns, open_lane, waiting_message,
-};
+use super::{Role, ask, can, can_not, can_not_harm_the_schema, columns, waiting_message};
 use testkit::World;
 
 /// Columns whose text comes from producers.
@@ -12,7 +10,7 @@ const CONTENT: [&str; 3] = ["payload", "dedupe_key", "traceparent"];
 async fn a_reader_sees_statuses_attempts_and_lanes() {
     let world = World::new().await;
     let role = Role::granted(&world, "reader").await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let id = waiting_message(&world).await;
     let mut reader = role.connect().await;
     let state: String = ask(
@@ -38,38 +36,22 @@ async fn a_reader_sees_statuses_attempts_and_lanes() {
     ] {
         can(&mut reader, statement).await;
     }
-    let status = world
-        .command(&["status"])
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
-    assert_eq!(status.code, Some(0), "{status:?}");
-    assert!(status.stdout.contains("1 scheduled"), "{status:?}");
-    let workers = world
-        .command(&["workers"])
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
-    assert_eq!(workers.code, Some(0), "{workers:?}");
+    let status = role.command(&["status"]).succeeds().await;
+    assert!(status.contains("1 scheduled"), "{status}");
+    role.command(&["workers"]).succeeds().await;
 }
 
 #[tokio::test]
 async fn a_reader_sees_no_content_and_changes_nothing() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let id = waiting_message(&world).await;
     let mut reader = Role::granted(&world, "reader").await.connect().await;
     for column in CONTENT {
-        can_not(
-            &mut reader,
-            &format!("select {column} from signaling.outbox"),
-        )
-        .await;
-        can_not(
-            &mut reader,
-            &format!("select from signaling.outbox where {column} like 'h%'"),
-        )
-        .await;
+        let statement = format!("select {column} from signaling.outbox");
+        can_not(&mut reader, &statement).await;
+        let statement = format!("select from signaling.outbox where {column} like 'h%'");
+        can_not(&mut reader, &statement).await;
         let shown = columns(&world, "signaling.delivery_status").await;
         assert!(!shown.contains(&column.to_owned()), "{column}");
     }
@@ -105,11 +87,8 @@ async fn a_reader_sees_no_content_and_changes_nothing() {
         "signaling.worker_app",
     ] {
         for column in columns(&world, table).await {
-            can_not(
-                &mut reader,
-                &format!("update {table} set {column} = default"),
-            )
-            .await;
+            let statement = format!("update {table} set {column} = default");
+            can_not(&mut reader, &statement).await;
         }
     }
     can_not_harm_the_schema(&world, &mut reader).await;

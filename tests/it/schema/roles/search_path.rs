@@ -3,8 +3,8 @@
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{Role, ask, can, can_not, connect, list, open_lane, waiting_message};
-use testkit::{PATIENCE, Postgres, Worker, World, peer};
+use super::{Role, ask, can, can_not, connect, list, waiting_message};
+use testkit::{Postgres, Worker, World, peer};
 
 /// Everything that a function of the schema, a trigger or the worker might name, in a schema `{evil}` that its owner
 /// has put there: whatever of it is executed leaves a line in `{evil}.loot`.
@@ -115,17 +115,13 @@ async fn call_everything(connection: &mut PgConnection, waiting: i64) {
 #[tokio::test]
 async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world
         .execute("insert into signaling.wakeup values ('default', 'infinity')")
         .await;
     let attacker = Role::granted(&world, "producer").await;
     for kind in ["worker", "operator"] {
-        let granted = world
-            .command(&["grant", kind, &attacker.name])
-            .finish()
-            .await;
-        assert_eq!(granted.code, Some(0), "{granted:?}");
+        world.run(&["grant", kind, &attacker.name]).await;
     }
     world
         .execute(&format!(
@@ -139,34 +135,24 @@ async fn no_function_looks_for_a_name_where_a_caller_may_have_put_it() {
     // In the attacker's own session, and in that of a superuser who has been talked into the same settings.
     for mut session in [session, connect(&world.url).await] {
         can(&mut session, &TEMPORARY_TRAPS.replace("{evil}", "evil")).await;
-        can(
-            &mut session,
-            "set search_path = evil, pg_temp, signaling, pg_catalog",
-        )
-        .await;
-        world
-            .execute(
-                "update signaling.lane
-                 set hold = null, hold_since = null, hold_until = null, hold_probes = 0, next_slot_at = 'epoch'",
-            )
-            .await;
+        let statement = "set search_path = evil, pg_temp, signaling, pg_catalog";
+        can(&mut session, statement).await;
+        let changes = "hold = null, hold_since = null, hold_until = null, hold_probes = 0,
+                       next_slot_at = 'epoch'";
+        world.set_lane(changes).await;
         let waiting = waiting_message(&world).await;
         call_everything(&mut session, waiting).await;
         assert_eq!(loot(&world, "evil").await, []);
 
         // The traps work: statements that are not the schema's step into them.
-        can(
-            &mut session,
-            "select clock_timestamp(), 'a'::pg_catalog.text = 'a'::pg_catalog.text, 'x'::text",
-        )
-        .await;
+        let statement =
+            "select clock_timestamp(), 'a'::pg_catalog.text = 'a'::pg_catalog.text, 'x'::text";
+        can(&mut session, statement).await;
         assert_eq!(loot(&world, "evil").await.len(), 3);
         world.execute("delete from evil.loot").await;
     }
-    assert_eq!(
-        world.ask::<i64>("select count(*) from evil.outbox").await,
-        0
-    );
+    let found: i64 = world.ask("select count(*) from evil.outbox").await;
+    assert_eq!(found, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -196,11 +182,7 @@ async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
     world.set_faults(&["500"]);
     world.insert_many(20).await;
     world
-        .until("the lane is held", PATIENCE, async || {
-            world
-                .ask("select exists (select from signaling.lane where hold_probes > 1)")
-                .await
-        })
+        .until_true("select exists (select from signaling.lane where hold_probes > 1)")
         .await;
     world.set_faults(&["429:count=1"]);
     let last = world.insert(peer(json!({}))).await;
@@ -212,12 +194,7 @@ async fn a_worker_executes_nothing_of_a_schema_in_which_others_may_create() {
         &["resume", "default"],
         &["retry", "--all"],
     ] {
-        let finished = world
-            .command(arguments)
-            .env("DATABASE_URL", &operator.url)
-            .finish()
-            .await;
-        assert_eq!(finished.code, Some(0), "{finished:?}");
+        operator.command(arguments).succeeds().await;
     }
     worker.stop().await;
     assert_eq!(loot(&world, "public").await, []);
@@ -229,21 +206,14 @@ async fn a_migration_executes_nothing_of_a_schema_in_which_others_may_create() {
     let attacker = Role::new(&world, "attacker").await;
     let url = Postgres::shared().await.empty_database().await;
     let mut owner = connect(&url).await;
-    can(
-        &mut owner,
-        &format!(
-            "grant create on schema public to public; set role {}",
-            attacker.name
-        ),
-    )
-    .await;
+    let statement = format!(
+        "grant create on schema public to public; set role {}",
+        attacker.name
+    );
+    can(&mut owner, &statement).await;
     set_traps(&mut owner, "public").await;
     can(&mut owner, "reset role").await;
-    let migrated = Worker::new(&["migrate"])
-        .env("DATABASE_URL", &url)
-        .finish()
-        .await;
-    assert_eq!(migrated.code, Some(0), "{migrated:?}");
+    Worker::on(&url, &["migrate"]).succeeds().await;
     let count = "select count(*) from public.loot";
     assert_eq!(ask::<i64>(&mut owner, count).await, 0);
 
@@ -255,7 +225,7 @@ async fn a_migration_executes_nothing_of_a_schema_in_which_others_may_create() {
 #[tokio::test]
 async fn nobody_can_have_the_trigger_evaluate_their_cast_as_its_owner() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     world
         .execute("insert into signaling.wakeup values ('default', 'infinity')")
         .await;
@@ -286,11 +256,8 @@ async fn nobody_can_have_the_trigger_evaluate_their_cast_as_its_owner() {
         .await;
     let mut session = attacker.connect().await;
     can(&mut session, &format!("{bait} {trigger}")).await;
-    can(
-        &mut session,
-        &format!("grant all on loot to public; {snap}"),
-    )
-    .await;
+    let statement = format!("grant all on loot to public; {snap}");
+    can(&mut session, &statement).await;
     let as_whom: String = ask(&mut session, "select min(as_whom)::text from loot").await;
     assert_eq!(as_whom, "postgres");
 }

@@ -2,23 +2,8 @@
 
 use serde_json::json;
 
-use super::{
-    Role, can, can_not, can_not_harm_the_schema, columns, list, open_lane, waiting_message,
-};
+use super::{Role, can, can_not, can_not_harm_the_schema, columns, list, waiting_message};
 use testkit::{PATIENCE, World, peer};
-
-async fn lane<T>(world: &World, expression: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    let query = format!("select {expression} from signaling.lane where app = 'default'");
-    world.ask(&query).await
-}
-
-async fn until_lane(world: &World, condition: &str) {
-    let holds = async || lane::<bool>(world, condition).await;
-    world.until(condition, PATIENCE, holds).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
@@ -42,22 +27,21 @@ async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
 
     world.insert_many(20).await;
     world.until_all_final().await;
-    world
-        .until("what is old is deleted", PATIENCE, async || {
-            world.count("payload = 'old'").await == 0
-        })
-        .await;
+    let holds = async || world.count("payload = 'old'").await == 0;
+    world.until("what is old is deleted", PATIENCE, holds).await;
     // Idle, so that the next insert notifies.
     world.until_idle().await;
     world.set_faults(&["429:count=1"]);
     let throttled = world.insert(peer(json!({}))).await;
     assert_eq!(world.until_final(throttled).await.status, "message_sent");
-    until_lane(&world, "throttled_at is not null").await;
+    world.until_lane("throttled_at is not null").await;
 
     // While the lane is held, a message expires; at the end nothing is left.
     world.set_faults(&["500"]);
     world.insert_many(30).await;
-    until_lane(&world, "hold is not distinct from 'unavailable'").await;
+    world
+        .until_lane("hold is not distinct from 'unavailable'")
+        .await;
     let expires_at = world.time_in(50).await;
     let expired = world
         .insert(peer(
@@ -66,7 +50,7 @@ async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
         .await;
     assert_eq!(world.until_final(expired).await.status, "expired");
     world.set_faults(&[]);
-    until_lane(&world, "hold is null").await;
+    world.until_lane("hold is null").await;
     world.until_all_final().await;
     assert_eq!(world.count("status = 'message_sent'").await, 51);
 
@@ -78,7 +62,7 @@ async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
 #[tokio::test]
 async fn a_worker_writes_no_table_and_no_column_of_one() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     waiting_message(&world).await;
     let role = Role::granted(&world, "worker").await;
     let mut worker = role.connect().await;
@@ -92,16 +76,10 @@ async fn a_worker_writes_no_table_and_no_column_of_one() {
     for table in &tables {
         can_not(&mut worker, &format!("delete from {table}")).await;
         for column in columns(&world, table).await {
-            can_not(
-                &mut worker,
-                &format!("insert into {table} ({column}) values (default)"),
-            )
-            .await;
-            can_not(
-                &mut worker,
-                &format!("update {table} set {column} = default"),
-            )
-            .await;
+            let statement = format!("insert into {table} ({column}) values (default)");
+            can_not(&mut worker, &statement).await;
+            let statement = format!("update {table} set {column} = default");
+            can_not(&mut worker, &statement).await;
         }
         for lock in ["update", "no key update", "share", "key share"] {
             can_not(&mut worker, &format!("select from {table} for {lock}")).await;
@@ -147,7 +125,7 @@ async fn a_worker_reads_what_it_shows_and_no_more() {
 #[tokio::test]
 async fn a_worker_can_not_step_in_as_an_operator_nor_harm_the_schema() {
     let world = World::new().await;
-    open_lane(&world).await;
+    world.open_lane("default").await;
     let role = Role::granted(&world, "worker").await;
     let mut worker = role.connect().await;
     let id = waiting_message(&world).await;
@@ -166,11 +144,7 @@ async fn a_worker_can_not_step_in_as_an_operator_nor_harm_the_schema() {
     }
     can_not_harm_the_schema(&world, &mut worker).await;
 
-    let migrated = world
-        .command(&["migrate"])
-        .env("DATABASE_URL", &role.url)
-        .finish()
-        .await;
+    let migrated = role.command(&["migrate"]).finish().await;
     assert_eq!(migrated.code, Some(1), "{migrated:?}");
 }
 
