@@ -12,7 +12,6 @@ macro_rules! call {
 mod admin;
 mod connect;
 mod diagnostics;
-mod enqueue;
 mod errors;
 mod one_off;
 mod pool;
@@ -32,7 +31,6 @@ use sqlx::postgres::types::PgInterval;
 pub(crate) use admin::*;
 pub(crate) use connect::{ConnectError, Outbox};
 pub(crate) use diagnostics::*;
-pub use enqueue::{EnqueueError, enqueue};
 pub(crate) use errors::*;
 pub(crate) use pool::{
     AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS, is_timeout,

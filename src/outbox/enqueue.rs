@@ -3,7 +3,6 @@
 use sqlx::types::Json;
 use sqlx::{Acquire, Postgres};
 
-use crate::error_text::database_error_text;
 use crate::message::NewMessage;
 
 /// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
@@ -35,8 +34,8 @@ pub enum EnqueueError {
     )]
     Changed,
     /// The database failed.
-    #[error("the database failed: {}", database_error_text(.0))]
-    Database(sqlx::Error),
+    #[error("the database failed")]
+    Database(#[source] sqlx::Error),
 }
 
 impl From<sqlx::Error> for EnqueueError {

@@ -1,5 +1,7 @@
 //! `signaling_worker::enqueue`
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use signaling_worker::{EnqueueError, NewMessage, enqueue};
 use sqlx::{Acquire, Connection, Executor, PgConnection};
@@ -328,4 +330,31 @@ async fn the_applications_search_path_changes_nothing() {
         .expect("inserted");
     assert_eq!(ids.iter().flatten().count(), 2);
     assert_eq!(world.count("due_at = created_at").await, 2);
+}
+
+#[test]
+fn the_library_alone_depends_on_no_server_client_or_command_line() {
+    let crates_of = |features: &[&str]| {
+        let mut tree = std::process::Command::new(env!("CARGO"));
+        tree.args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--package",
+            "signaling-worker",
+        ])
+        .args(["--edges", "normal", "--prefix", "none"])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = tree.output().expect("cargo runs");
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).expect("UTF-8");
+        let names = lines.lines().filter_map(|line| line.split(' ').next());
+        names.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (library, binary) = (crates_of(&["--no-default-features"]), crates_of(&[]));
+    assert!(library.contains("sqlx"));
+    for name in ["axum", "clap", "hyper", "opentelemetry", "plotters"] {
+        assert!(binary.contains(name) && !library.contains(name), "{name}");
+    }
 }
