@@ -37,7 +37,7 @@ use crate::worker;
 With the suffix _FILE, a variable names a file with the secret. The worker reads the file again when it changes.
 
 The worker sends traces by OTLP (http/protobuf) to OTEL_EXPORTER_OTLP_ENDPOINT, like http://localhost:4318. Without this
-variable, it makes no traces. For the other standard variables, like OTEL_SERVICE_NAME, see docs/operation.md.
+variable, it makes no traces. For the other standard variables, like OTEL_SERVICE_NAME, see docs/monitoring.md.
 
 Examples:
   DATABASE_URL=postgres://localhost/app AGORA_APP_ID=... AGORA_API_KEY=... AGORA_API_SECRET_FILE=/run/secrets/agora worker run

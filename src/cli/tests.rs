@@ -16,7 +16,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 - A flag wins over its variable. Leave a variable unset rather than empty.
 - Write durations as `200ms`, `15s`, `5m`, `12h` or `30d`.
 - Write times as `2030-01-31T12:00:00Z`. A date such as `2030-01-31` means its midnight in UTC.
-- The worker [trims](operation.md#values-and-secrets) white space around values.
+- The worker [trims](setup.md#values-and-secrets) white space around values.
 
 ";
 
@@ -32,7 +32,7 @@ fn the_reference_is_the_description_of_the_command_line() {
     for heading in SHARED_HEADINGS {
         write!(page, "## {heading}\n\n").unwrap();
         if heading == "Database" {
-            page += "All commands except `dev`, `simulate`, `health`, `completions` and `man` have these options. See also the\n[connection parameters](operation.md#connection-parameters).\n\n";
+            page += "All commands except `dev`, `simulate`, `health`, `completions` and `man` have these options. See also the\n[connection parameters](setup.md#connection-parameters).\n\n";
         }
         page += &table(run.get_arguments(), Some(heading));
     }

@@ -1,4 +1,4 @@
-//! No more connections than docs/operation.md promises, to either side.
+//! No more connections than docs/setup.md promises, to either side.
 
 use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};

@@ -52,7 +52,7 @@ async fn run_by(
 #[tokio::test]
 async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
-    let url = cluster.create_database("concurrently").await.unwrap();
+    let url = cluster.create_database("in_turn").await.unwrap();
     let migrations = table_and_index();
     let migrate = || run(&url, &migrations, Duration::from_secs(30));
     let (a, b, c, d) = tokio::join!(migrate(), migrate(), migrate(), migrate());
