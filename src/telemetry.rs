@@ -19,8 +19,10 @@ use crate::output::OutputQueue;
 use crate::sanitize;
 
 /// Events of sqlx that may show a secret: a trigger may put a payload into a notice, and a mistake in the URL or the password
-/// file is quoted. These directives come last, so that no filter of the operator overrides them.
-const NEVER_LOGGED: &str = "sqlx::postgres::notice=off,sqlx_postgres::options=off";
+/// file is quoted. The pool's event repeats `listener_lost`. These directives come last, so that no filter of the operator
+/// overrides them.
+const NEVER_LOGGED: &str =
+    "sqlx::postgres::notice=off,sqlx_postgres::options=off,sqlx_core::pool=off";
 /// How long a process that ends waits for the reader of its last lines.
 pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
 
