@@ -1,4 +1,4 @@
-//! The pages' queries use indexes and stay within their bounds, whatever statistics Postgres has.
+//! The pages' queries use indexes and stay within their bounds, with any statistics.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 

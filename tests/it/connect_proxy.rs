@@ -28,7 +28,7 @@ struct State {
     target: SocketAddr,
     /// Without this value of `Proxy-Authorization`, the proxy answers 407.
     demanded: Option<String>,
-    /// The proxy does not tell the client that the server has closed a tunnel.
+    /// The proxy keeps a tunnel open after the server has closed it.
     hides_close: bool,
     /// The heads of the CONNECT requests.
     heads: Vec<String>,

@@ -22,9 +22,9 @@ pub(crate) enum Network {
     Far(Duration),
     /// The network delays all bytes until the next change.
     Stalled,
-    /// The network drops all bytes. Its connections stay dead, and neither side is told.
+    /// The network drops all bytes without a reset. Connections stay dead.
     Swallowing,
-    /// The network drops a connection after such a silence, as firewalls do, and neither side is told.
+    /// The network drops a connection without a reset after this silence, as firewalls do.
     Forgetful(Duration),
 }
 

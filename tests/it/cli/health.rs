@@ -70,7 +70,7 @@ async fn a_worker_that_listens_on_all_interfaces_is_reached_on_loopback() {
 
 #[tokio::test]
 async fn an_unreachable_or_silent_worker_is_named_with_its_address() {
-    // Bound, and not listening: nobody else gets the port, and nobody answers.
+    // A bound socket that does not listen keeps the port, and refuses connections.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket
         .bind("127.0.0.1:0".parse().expect("an address"))

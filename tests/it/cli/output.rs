@@ -1,4 +1,4 @@
-//! Standard output that nobody reads, or that has no room: no command panics.
+//! No command panics if the reader of standard output has gone, or the disk is full.
 
 use std::fs::File;
 use std::process::Stdio;

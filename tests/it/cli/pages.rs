@@ -63,7 +63,7 @@ async fn every_command_has_a_manual_page_that_formats_without_a_warning() {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| line.starts_with("  "))
-        // Deeper lines go on with a description.
+        // Lines with a deeper indent continue a description.
         .filter(|line| !line.starts_with("   "))
         .filter_map(|line| line.split_whitespace().next())
         .filter(|command| *command != "help")

@@ -1,4 +1,4 @@
-//! Connections that get old, or that the network drops while nobody uses them.
+//! Connections that reach their maximum age, or that the network drops while they are idle.
 
 use std::time::Duration;
 

@@ -224,7 +224,7 @@ async fn a_proxy_that_is_down_refuses_or_hangs_is_named_and_costs_no_attempt() {
         behind.world.execute("delete from signaling.outbox").await;
     }
     let id = behind.world.insert(peer(json!({}))).await;
-    // Port 9 of loopback is served by nobody.
+    // No server listens at port 9 of loopback.
     let _worker = behind
         .worker()
         .env("HTTPS_PROXY", "http://127.0.0.1:9")

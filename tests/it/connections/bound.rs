@@ -34,7 +34,7 @@ async fn a_worker_with_many_apps_has_no_more_database_connections_than_promised(
         .file("WORKER_CONFIG", &config)
         .env("WORKER_DATABASE_CONNECTIONS", &SHARED.to_string())
         .start();
-    // The two by which it looks for a pooler at its start may not be gone at the server yet.
+    // The server may not have ended the two connections of the worker's test for a pooler yet.
     worker.until_logged("worker_started").await;
     world.until_accepted(1).await;
     let (mut most, mut looks, mut cut) = (0, 0, false);
@@ -144,7 +144,7 @@ async fn a_command_has_no_more_database_connections_than_promised() {
         &["cancel", &id],
     ] {
         let finished = Worker::on(&url, arguments).finish().await;
-        // A message that is final can't be cancelled, and that is told by the exit code.
+        // The exit code shows that a final message can't be cancelled.
         let expected = i32::from(arguments[0] == "cancel");
         assert_eq!(finished.code, Some(expected), "{arguments:?}: {finished:?}");
         assert!(

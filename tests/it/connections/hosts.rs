@@ -42,7 +42,7 @@ fn status(url: &str) -> Worker {
 async fn a_host_that_refuses_or_says_nothing_is_passed_over() {
     let world = World::new().await;
     let [_, _, address, _] = parts(&world.url);
-    // The system takes connections for it, and nobody answers.
+    // The system accepts connections of this listener, and no server answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let silent = silent.local_addr().expect("bound");
     for hosts in [

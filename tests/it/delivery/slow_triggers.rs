@@ -195,8 +195,8 @@ async fn a_suspended_database_refuses_no_message() {
     drop(worker);
 }
 
-/// Each change of a message takes as long as a trigger of the application on an overloaded database, and so does the write
-/// that tells such a database from a slow trigger.
+/// Each change of a message is slow, as on an overloaded database. The write by which `is_slow` recognises such a database is
+/// slow, too.
 #[tokio::test]
 async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
     let world = World::new().await;
@@ -209,7 +209,7 @@ async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
         .await;
     let slow = insert(&world, "slow").await;
     let worker = start(&world);
-    // Of two claims, one waits as long as a slow database may need, and the next one looks for a slow message.
+    // Of two claims, one has the timeout of a slow database, and the next one searches for a slow message.
     world
         .until_true(
             "select exists (select from pg_stat_activity where query like '%signaling.claim%' and state = 'active'

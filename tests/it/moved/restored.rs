@@ -22,7 +22,7 @@ async fn run(program: &str, arguments: &[&str], options: &str) -> String {
         .expect("the program runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
-    // A restore that leaves a table out goes on, and says so.
+    // pg_restore continues after a table that it can't restore, and reports it.
     assert!(
         !stderr.contains("ERROR") && !stderr.contains("error:"),
         "{program}: {stderr}"
@@ -41,7 +41,7 @@ async fn dump(world: &World, file: &Path, arguments: &[&str]) {
 const FINISHED: i64 = 60;
 /// At the time of the dump a worker has these; one of them may be sent once only.
 const CLAIMED: i64 = 10;
-/// These wait.
+/// Pending messages.
 const WAITING: i64 = 5;
 
 /// A world that a worker has served, and that is dumped while a worker has messages.

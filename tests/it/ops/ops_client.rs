@@ -118,7 +118,7 @@ impl OpsClient {
     }
 }
 
-/// Whether a response has as many bytes as it says: chromedriver leaves the connection open.
+/// True if a response is complete by its Content-Length, because chromedriver leaves the connection open.
 fn is_whole(response: &[u8]) -> bool {
     let Some(end) = response.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
         return false;

@@ -84,7 +84,7 @@ async fn workers_of_the_last_release_and_the_newest_share_an_apps_messages() {
     let id = world.insert(peer(json!({}))).await;
     world.run(&["resume", "default"]).await;
     assert_eq!(world.until_final(id).await.status, "message_sent");
-    // In the order of an upgrade: the old worker ends, and the new one goes on.
+    // As in an upgrade, the old worker ends, and the new worker continues.
     old.stop().await;
     world.assert_sends().await;
     world.until_all_final().await;

@@ -1,4 +1,4 @@
-//! The functions of the hot path go by the indexes that their heads name, whatever Postgres knows of the tables.
+//! The functions of the hot path use the indexes that their heads name, with any statistics of the tables.
 
 use std::collections::BTreeMap;
 

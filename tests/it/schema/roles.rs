@@ -200,7 +200,7 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
     }
 }
 
-/// A message that nobody sends yet.
+/// A message that is due later.
 async fn waiting_message(world: &World) -> i64 {
     let later = world.time_in(3_600_000).await;
     world

@@ -84,7 +84,7 @@ async fn prepared_transactions_switch_notifications_off_by_default() {
     let advice = format!("alter database {database} set signaling.notify = 'on'");
     let phrases = ["max_prepared_transactions is 5", &advice];
     assert_line(&text, "warn", "wakeups", &phrases);
-    // Where nobody is a superuser, the workers' URL says it, too.
+    // Without a superuser, the workers' URL can set it.
     let url = format!("{}&options[signaling.notify]=on", world.url);
     let text = said(check(&world).env("DATABASE_URL", &url), 0).await;
     assert_line(&text, "ok", "wakeups", &["inserts notify"]);

@@ -177,7 +177,7 @@ async fn a_dropped_or_disabled_trigger_is_named_and_made_again() {
         world.execute(damage).await;
         let text = said(check(&world), 1).await;
         assert_line(&text, "FAIL", "objects", &phrases);
-        // A message that is not valid still makes nothing fail, so workers go on.
+        // Without the trigger, no statement fails, so workers keep sending.
         let worker = world.worker().start();
         worker.until_logged("schema_differs").await;
         drop(worker);

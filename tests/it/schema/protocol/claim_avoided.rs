@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Claim, Claimed, make_retries, world};
 use testkit::{World, channel, peer};
 
-/// So many first attempts are looked at by a claim that avoids destinations.
+/// A claim that avoids destinations reads this many first attempts.
 const MOST_LOOKED_AT: i64 = 2_000;
 
 fn avoiding(destinations: &[&'static str]) -> Claim {
@@ -60,7 +60,7 @@ async fn a_claim_reads_a_bounded_number_of_messages_and_the_next_one_continues()
     let mut claim = avoiding(&["slow"]);
     let first = claim.run(&world.pool).await;
     assert!(first.messages.is_empty());
-    // The place of the message after those that it looked at.
+    // The position behind the messages that the claim has read.
     let due_at = world.row(1).await.due_at;
     let passed_to = passed(&first).expect("a place");
     assert_eq!(passed_to, (due_at, MOST_LOOKED_AT + 1));

@@ -80,7 +80,7 @@ async fn a_message_that_a_worker_has_is_left_to_it() {
     assert_eq!(expire_default(&world).await, (0, 0));
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 
-    // The worker is lost, for whoever counts that already.
+    // The worker's lease ended long ago.
     world.end_leases().await;
     let earlier = world.time_in(-60_000).await;
     assert_eq!(expire(&world, &["default"], &earlier).await, []);

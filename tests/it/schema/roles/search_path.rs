@@ -1,4 +1,4 @@
-//! Games with names: somebody has functions, operators, types and tables of their own, named like those that are meant.
+//! Another role creates functions, operators, types and tables with the names that the schema's functions use.
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -6,8 +6,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use super::{Role, ask, can, can_not, connect, list, waiting_message};
 use testkit::{Postgres, Worker, World, peer};
 
-/// Everything that a function of the schema, a trigger or the worker might name, in a schema `{evil}` that its owner
-/// has put there: whatever of it is executed leaves a line in `{evil}.loot`.
+/// Objects with each name that a function of the schema, a trigger or the worker might use, in the schema `{evil}` of another
+/// role. An object that is executed leaves a line in `{evil}.loot`.
 const TRAPS: &str = "
     create table {evil}.loot (what text, as_whom text);
     grant insert, select on {evil}.loot to public;
@@ -33,7 +33,7 @@ const TRAPS: &str = "
     create function {evil}.is_fine(text) returns boolean language sql
         as $$ select {evil}.catch('a type'); select true $$;";
 
-/// The same names where a session looks first, if it is not told otherwise.
+/// The same names in the schemas that a session's default `search_path` names first.
 const TEMPORARY_TRAPS: &str = "
     create table if not exists evil.outbox (like signaling.outbox);
     create table if not exists evil.lane (like signaling.lane);
