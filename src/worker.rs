@@ -17,13 +17,15 @@ mod restart;
 mod schema_watch;
 mod stats_flusher;
 
+use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::{TryStreamExt, stream};
-use tokio::sync::{mpsc, watch};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryStreamExt, stream};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,10 +66,6 @@ pub(crate) enum WorkerError {
     #[error(transparent)]
     Schema(SchemaError),
     #[error(
-        "a part of the worker has failed, which is a defect: all outcomes are recorded; start the worker again, and report the `panicked` line before this one"
-    )]
-    Failed,
-    #[error(
         "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
     )]
     NotDrained {
@@ -79,18 +77,10 @@ pub(crate) enum WorkerError {
 /// The parts of a process that all its tasks use.
 struct Process {
     shared: Arc<Shared>,
-    /// In the order of their apps.
-    lanes: Vec<Arc<Lane>>,
+    /// By app.
+    lanes: BTreeMap<String, Arc<Lane>>,
     /// The same after a restart of the reporter. With a new one, this worker would count twice.
     id: Uuid,
-}
-
-impl Process {
-    fn lane(&self, app: &str) -> Option<&Arc<Lane>> {
-        let by_app = |lane: &Arc<Lane>| lane.app.as_str().cmp(app);
-        let index = self.lanes.binary_search_by(by_app).ok()?;
-        self.lanes.get(index)
-    }
 }
 
 /// Sends messages until `shutdown` is cancelled. The worker then claims nothing more, releases messages that are not sent,
@@ -114,16 +104,15 @@ pub(crate) async fn run(
         hasher: RandomState::new(),
         shutdown: shutdown.clone(),
     });
-    let lanes = apps
-        .into_iter()
-        .map(|app| Lane::new(app, Arc::clone(&shared)));
-    let mut lanes = lanes.collect::<Result<Vec<_>, UsageError>>()?;
-    lanes.sort_by(|one, other| one.app.cmp(&other.app));
+    let mut lanes = BTreeMap::new();
+    for app in apps {
+        lanes.insert(app.alias.clone(), Lane::new(app, Arc::clone(&shared))?);
+    }
     match shutdown.run_until_cancelled(open_lanes(&lanes)).await {
         Some(opened) => opened?,
         None => return Ok(()),
     }
-    let apps: Vec<_> = lanes.iter().map(|lane| lane.app.as_str()).collect();
+    let apps: Vec<_> = lanes.keys().map(String::as_str).collect();
     tracing::info!(
         event = "worker_started",
         worker = shared.config.name,
@@ -134,7 +123,7 @@ pub(crate) async fn run(
         "worker started"
     );
     // A process opens its lanes once.
-    open.set(lanes.clone()).ok();
+    open.set(lanes.values().cloned().collect()).ok();
     let process = Arc::new(Process {
         shared,
         lanes,
@@ -144,14 +133,8 @@ pub(crate) async fn run(
     count_panics("delivery", 0);
     let deliveries = TaskTracker::new();
     let mut tasks = spawn_tasks(&process, &deliveries);
-    // No task ends before the shutdown. If one ends all the same, the process shuts down gracefully, so that the recorder
-    // saves all outcomes.
-    let failed = tokio::select! {
-        biased;
-        () = shutdown.cancelled() => None,
-        _ = tasks.join_next() => Some(WorkerError::Failed),
-        error = schema_watch::until_unusable(&process.shared.outbox) => Some(WorkerError::Schema(error)),
-    };
+    let until_unusable = schema_watch::until_unusable(&process.shared.outbox);
+    let unusable = shutdown.run_until_cancelled(until_unusable).await;
     shutdown.cancel();
     let draining = async {
         while tasks.join_next().await.is_some() {}
@@ -167,7 +150,7 @@ pub(crate) async fn run(
     };
     let last_statements = tokio::time::timeout(LAST_STATEMENTS_TIMEOUT, last_statements);
     last_statements.await.ok();
-    let in_flight = process.lanes.iter().map(|lane| lane.in_flight.count());
+    let in_flight = process.lanes.values().map(|lane| lane.in_flight.count());
     let unfinished = in_flight.sum();
     // With nothing in flight, only statements can be left that the database has not answered. This worker has none of their
     // messages, so an idle worker may stop while its database hangs.
@@ -177,8 +160,8 @@ pub(crate) async fn run(
             drain_timeout,
         });
     }
-    if let Some(error) = failed {
-        return Err(error);
+    if let Some(error) = unusable {
+        return Err(WorkerError::Schema(error));
     }
     tracing::info!(event = "worker_stopped", "stopped: everything is recorded");
     Ok(())
@@ -187,16 +170,18 @@ pub(crate) async fn run(
 /// Spawns the tasks of the process. Each restarts after a panic.
 fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let max_in_flight = process.lanes.iter().map(|lane| lane.in_flight.max).sum();
+    let max_in_flight = process.lanes.values().map(|lane| lane.in_flight.max).sum();
     let (records, inbox) = mpsc::channel(max_in_flight);
-    let recorder = Recorder::new(Arc::clone(&process.shared), inbox);
+    let shared = Arc::clone(&process.shared);
+    let recorder = Mutex::new(Recorder::new(Arc::clone(&shared), inbox));
     tasks.spawn(async move {
         // A shutdown does not end the recorder, because deliveries still send outcomes.
         let never = CancellationToken::new();
-        let on_panic = || recorder.mark_lagging();
-        restart_after_panics("recorder", None, &never, || recorder.run(), on_panic).await;
+        let start = || async { recorder.lock().await.run().await };
+        let on_panic = || recorder::mark_lagging(&shared);
+        restart_after_panics("recorder", None, &never, start, on_panic).await;
     });
-    for lane in process.lanes.iter().cloned() {
+    for lane in process.lanes.values().cloned() {
         let (records, deliveries) = (records.clone(), deliveries.clone());
         tasks.spawn(async move {
             let start =
@@ -205,12 +190,27 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
             restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
         });
     }
-    spawn_interrupted(&mut tasks, process, "clock_follower", clock_follower::run);
-    spawn_interrupted(&mut tasks, process, "listener", listener::run);
-    spawn_interrupted(&mut tasks, process, "poller", poller::run);
-    spawn_interrupted(&mut tasks, process, "reporter", reporter::run);
-    spawn_interrupted(&mut tasks, process, "janitor", janitor::run);
-    spawn_interrupted(&mut tasks, process, "queue_counter", stats_flusher::count);
+    let interrupted: [(&'static str, fn(Arc<Process>) -> BoxFuture<'static, ()>); 6] = [
+        ("clock_follower", |process| {
+            clock_follower::run(process).boxed()
+        }),
+        ("listener", |process| listener::run(process).boxed()),
+        ("poller", |process| poller::run(process).boxed()),
+        ("reporter", |process| reporter::run(process).boxed()),
+        ("janitor", |process| janitor::run(process).boxed()),
+        ("queue_counter", |process| {
+            stats_flusher::count(process).boxed()
+        }),
+    ];
+    for (task, run) in interrupted {
+        let process = Arc::clone(process);
+        tasks.spawn(async move {
+            let start = || run(Arc::clone(&process));
+            let shutdown = &process.shared.shutdown;
+            let running = restart_after_panics(task, None, shutdown, start, || ());
+            shutdown.run_until_cancelled(running).await;
+        });
+    }
     let process = Arc::clone(process);
     tasks.spawn(async move {
         // A shutdown does not interrupt a save, because its stats are in no buffer any more.
@@ -221,24 +221,8 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
     tasks
 }
 
-/// Spawns a task that the shutdown interrupts.
-fn spawn_interrupted<T: Future<Output = ()> + Send + 'static>(
-    tasks: &mut JoinSet<()>,
-    process: &Arc<Process>,
-    task: &'static str,
-    run: fn(Arc<Process>) -> T,
-) {
-    let process = Arc::clone(process);
-    tasks.spawn(async move {
-        let start = || run(Arc::clone(&process));
-        let shutdown = &process.shared.shutdown;
-        let running = restart_after_panics(task, None, shutdown, start, || ());
-        shutdown.run_until_cancelled(running).await;
-    });
-}
-
 /// Makes sure that each app has its lane. Retries while the database is unavailable.
-async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
+async fn open_lanes(lanes: &BTreeMap<String, Arc<Lane>>) -> Result<(), WorkerError> {
     let failures = &FailureLog::default();
     let open = |lane: Arc<Lane>| async move {
         while let Err(error) = lane.open(false).await {
@@ -257,7 +241,7 @@ async fn open_lanes(lanes: &[Arc<Lane>]) -> Result<(), WorkerError> {
         }
         Ok(())
     };
-    stream::iter(lanes.iter().cloned().map(Ok))
+    stream::iter(lanes.values().cloned().map(Ok))
         .try_for_each_concurrent(OPENED_AT_ONCE, open)
         .await
 }

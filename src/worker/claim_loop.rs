@@ -242,10 +242,7 @@ impl ClaimLoop {
             starts = coalesced_starts(&starts);
         }
         for (claimed, start_at) in batch.messages.into_iter().zip(starts) {
-            // The claim asked for no more messages than the free capacity, and only this loop takes capacity.
-            let Some(permit) = self.lane.in_flight.admit(claimed.message.target()) else {
-                break;
-            };
+            let permit = self.lane.in_flight.admit(claimed.message.target());
             let (lane, records) = (Arc::clone(&self.lane), self.records.clone());
             let delivery = delivery::deliver(lane, claimed, start_at, permit, records);
             self.deliveries.spawn(delivery);

@@ -157,13 +157,6 @@ fn permit(
     SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| {
         if late != Late::Released {
             lane.stats.slot_missed(lane.shared.now());
-            tracing::debug!(
-                event = "slot_missed",
-                app = lane.app,
-                message_id = claimed.id,
-                why = ?late,
-                "slot missed: the message gets a new one"
-            );
         }
         Unsent::Released
     })
@@ -199,7 +192,11 @@ fn finish_unsent(lane: &Lane, claimed: &Claimed, unsent: Unsent) -> Finished {
     match unsent {
         Unsent::Released => (Record::release(claimed), None),
         Unsent::Ended(status, error) => {
-            let record = Record::ended(claimed, status, error);
+            let record = Record {
+                status: Some(status),
+                error: Some(error),
+                ..Record::release(claimed)
+            };
             trace::record_span(lane, claimed, &record, None);
             (record, None)
         }
@@ -259,7 +256,6 @@ fn finish(
         "called"
     );
     let retry_after = outcome::retry_after(&call);
-    let next = next(lane, claimed, outcome, verdict.is_charged, retry_after);
     let attempt = CallRecord {
         sent_at,
         duration,
@@ -270,7 +266,8 @@ fn finish(
         fault: verdict.fault,
         evidence: verdict.evidence,
     };
-    let record = Record::after_call(claimed, next, error.clone(), attempt);
+    let mut record = called(lane, claimed, outcome, retry_after, attempt);
+    record.error.clone_from(&error);
     trace::record_span(lane, claimed, &record, Some(&host.base_url));
     let report = Some(AttemptReport {
         transition: verdict.transition,
@@ -282,18 +279,31 @@ fn finish(
     (record, report)
 }
 
-fn next(
+/// The record of a call, with the final status or the time of the retry.
+fn called(
     lane: &Lane,
     claimed: &Claimed,
     outcome: Outcome,
-    is_charged: bool,
     retry_after: Duration,
-) -> Next {
+    call: CallRecord,
+) -> Record {
     let retry = lane.shared.config.retry;
     let delay = retry.delay(claimed.policy.failures()).max(retry_after);
-    let now = lane.shared.steady_now();
-    let policy = claimed.policy;
-    outcome::next(outcome, is_charged, policy, now, delay, retry.give_up_after)
+    let (now, policy) = (lane.shared.steady_now(), claimed.policy);
+    let mut record = Record::release(claimed);
+    match outcome::next(
+        outcome,
+        call.charged,
+        policy,
+        now,
+        delay,
+        retry.give_up_after,
+    ) {
+        Next::Final(status) => record.status = Some(status),
+        Next::Retry(delay) => record.retry_at = Some(Instant::now() + delay),
+    }
+    record.call = Some(call);
+    record
 }
 
 fn judge(
@@ -348,8 +358,7 @@ fn panicked(lane: &Lane, claimed: &Claimed) -> Finished {
         fault: Some(Fault::Worker),
         ..CallRecord::default()
     };
-    let next = next(lane, claimed, outcome, true, Duration::ZERO);
-    let error = "the worker failed during the attempt, which is a defect".to_owned();
-    let record = Record::after_call(claimed, next, Some(error), attempt);
+    let mut record = called(lane, claimed, outcome, Duration::ZERO, attempt);
+    record.error = Some("the worker failed during the attempt, which is a defect".to_owned());
     (record, None)
 }

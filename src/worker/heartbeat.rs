@@ -10,29 +10,22 @@ const GRACE: Duration = Duration::from_secs(15);
 /// The heartbeat of a lane's loop. It beats when the database has answered a claim or a poll, and promises the time of the
 /// next beat. A loop that runs without ever getting an answer does not beat, so it counts as stuck.
 #[derive(Debug)]
-pub(crate) struct Heartbeat(Mutex<Beat>);
-
-#[derive(Debug)]
-struct Beat {
-    at: Instant,
-    next_by: Instant,
-}
+pub(crate) struct Heartbeat(Mutex<(Instant, Duration)>);
 
 impl Heartbeat {
     /// The lane makes progress at `at`, and waits no longer than `wait` before the next beat.
     pub(super) fn new(at: Instant, wait: Duration) -> Self {
-        let next_by = at + wait + GRACE;
-        Self(Mutex::new(Beat { at, next_by }))
+        Self(Mutex::new((at, wait)))
     }
 
     pub(super) fn beat(&self, wait: Duration) {
-        *self.0.lock() = Self::new(Instant::now(), wait).0.into_inner();
+        *self.0.lock() = (Instant::now(), wait);
     }
 
     /// The time of the last beat, if the next one is overdue.
     pub(crate) fn stuck_since(&self) -> Option<Instant> {
-        let beat = self.0.lock();
-        (beat.next_by < Instant::now()).then_some(beat.at)
+        let (at, wait) = *self.0.lock();
+        (at.elapsed() > wait + GRACE).then_some(at)
     }
 }
 

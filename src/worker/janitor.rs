@@ -8,8 +8,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use super::Process;
 use super::panic_point::panic_point;
 use crate::error_text::database_error_text;
@@ -30,7 +28,6 @@ pub(super) async fn run(process: Arc<Process>) {
     let Some(retention) = process.shared.config.retention else {
         return std::future::pending().await;
     };
-    let worker = Uuid::new_v4();
     let failures = FailureLog::default();
     let timeout = AdaptiveTimeout::default();
     // After a timeout, the next statement finds the message that delays the deletion of all others.
@@ -38,13 +35,13 @@ pub(super) async fn run(process: Arc<Process>) {
     loop {
         panic_point("janitor", 0);
         // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
-        if process.lanes.iter().any(|lane| lane.is_refused()) {
+        if process.lanes.values().any(|lane| lane.is_refused()) {
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
         }
         let began = Instant::now();
         let outbox = &process.shared.outbox;
-        let deleting = outbox.delete_finished(worker, retention, &timeout, one_by_one);
+        let deleting = outbox.delete_finished(process.id, retention, &timeout, one_by_one);
         let pause = match deleting.await {
             Ok(batch) => {
                 failures.succeeded();

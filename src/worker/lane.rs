@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::heartbeat::Heartbeat;
 use crate::config::{AppConfig, UsageError, WorkerConfig};
-use crate::outbox::{AppReport, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
+use crate::outbox::{AppReport, BEGINNING, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
 use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
@@ -127,17 +127,10 @@ impl Lane {
         }))
     }
 
-    /// Makes the poller scan this lane soon, because due messages may be anywhere.
-    pub(super) fn poll_soon(&self) {
-        let now = Instant::now();
-        self.polls.lock().poll_soon(now);
-    }
-
     pub(super) fn plan_poll(&self, now: Instant) -> Instant {
         let is_listening = self.shared.listening.load(Ordering::Relaxed);
         let poll_interval = self.shared.config.timing.poll_interval;
-        let mut polls = self.polls.lock();
-        polls.plan(now, is_listening, poll_interval)
+        self.polls.lock().plan(now, is_listening, poll_interval)
     }
 
     /// This process put a message back: without an attempt, or for a retry. The loop claims it when it is due.
@@ -157,8 +150,9 @@ impl Lane {
     /// Forgets remembered times after a step of the database's clock, because they are times of another clock.
     pub(super) fn clock_stepped(&self) {
         self.release_unsent();
-        self.polls.lock().position = ScanPosition::BEGINNING;
-        self.poll_soon();
+        let mut polls = self.polls.lock();
+        polls.position = BEGINNING;
+        polls.poll_soon();
         self.wakeup.notify_one();
     }
 
@@ -255,42 +249,34 @@ impl Lane {
         logged.as_of = at;
         let app = &self.app;
         let before = std::mem::replace(&mut logged.hold, hold);
-        let cause = match hold {
-            _ if before == hold => return,
-            Some(HoldKind::Unavailable) => "the API fails or can't be reached",
-            Some(HoldKind::Unauthorized) => {
-                "the app can't sign in. Check its key and secret, token or certificate"
-            }
-            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {
-                tracing::info!(
-                    event = "lane_paused",
+        match hold {
+            _ if before == hold => {}
+            Some(HoldKind::Unavailable | HoldKind::Unauthorized) => {
+                let reason = self.breaker.lock().reason.clone();
+                let reason = match without_api_text(&reason) {
+                    "" => "reported by another worker: see `worker status`",
+                    reason => reason,
+                };
+                tracing::warn!(
+                    event = "lane_held",
                     app,
-                    "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
+                    hold = hold.map(<&str>::from),
+                    reason,
+                    "lane held: the API fails, can't be reached, or refuses the app's key and secret, token or certificate. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
                 );
-                return;
             }
-            None => {
-                tracing::info!(
-                    event = "lane_released",
-                    app,
-                    hold = before.map(<&str>::from),
-                    "lane released: sending again"
-                );
-                return;
-            }
-        };
-        let reason = self.breaker.lock().reason.clone();
-        let reason = match without_api_text(&reason) {
-            "" => "reported by another worker: see `worker status`",
-            reason => reason,
-        };
-        tracing::warn!(
-            event = "lane_held",
-            app,
-            hold = hold.map(<&str>::from),
-            reason,
-            "lane held: {cause}. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
-        );
+            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => tracing::info!(
+                event = "lane_paused",
+                app,
+                "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
+            ),
+            None => tracing::info!(
+                event = "lane_released",
+                app,
+                hold = before.map(<&str>::from),
+                "lane released: sending again"
+            ),
+        }
     }
 
     /// Logs the lane's rate, if it is a change. None: the full rate.

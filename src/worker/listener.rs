@@ -16,11 +16,8 @@ use crate::telemetry::failure_log::FailureLog;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(process: Arc<Process>) {
+    // Behind a pooler in transaction mode, inserts can't notify this worker.
     if process.shared.outbox.has_pooler() {
-        tracing::info!(
-            event = "listener_disabled",
-            "the database is behind a pooler in transaction mode: inserts can't notify this worker, so it polls every 200 ms"
-        );
         return std::future::pending().await;
     }
     let failures = FailureLog::default();
@@ -53,15 +50,16 @@ async fn listen(process: &Process, failures: &FailureLog) -> Result<(), sqlx::Er
         );
     }
     // Notifications before this moment are lost, so each lane claims once.
-    for lane in &process.lanes {
+    for lane in process.lanes.values() {
         lane.wakeup.notify_one();
     }
-    panic_point("listener", 0);
-    while let Some(app) = notifications.recv().await? {
-        if let Some(lane) = process.lane(&app) {
+    loop {
+        panic_point("listener", 0);
+        let Some(app) = notifications.recv().await? else {
+            return Ok(());
+        };
+        if let Some(lane) = process.lanes.get(&app) {
             lane.wakeup.notify_one();
         }
-        panic_point("listener", 0);
     }
-    Ok(())
 }

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use super::Process;
 use super::lane::Lane;
 use super::panic_point::panic_point;
-use crate::outbox::{AdaptiveTimeout, ScanPosition, is_timeout};
+use crate::outbox::{AdaptiveTimeout, BEGINNING, ScanPosition, is_timeout};
 
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-const DATABASE_PAUSE: Duration = Duration::from_millis(200);
 /// Lanes whose polls are due within this time share a statement.
 const TICK: Duration = Duration::from_millis(20);
 /// Inserts notify for a minute after each renewal.
@@ -33,30 +32,27 @@ async fn poll_forever(process: &Process) {
         panic_point("poller", 0);
         let now = Instant::now();
         let is_due = |lane: &&Arc<Lane>| lane.polls.lock().next_poll() <= now + TICK;
-        let lanes = process.lanes.iter().filter(is_due);
-        let lanes: Vec<&Lane> = lanes.map(|lane| &**lane).collect();
-        let mut pause = TICK;
+        let lanes: Vec<_> = process.lanes.values().filter(is_due).collect();
         if !lanes.is_empty() {
             let is_listening = process.shared.listening.load(Ordering::Relaxed);
             let renews_wakeup = is_listening && now >= next_renewal;
-            if !poll(process, &lanes, renews_wakeup).await {
-                pause = DATABASE_PAUSE;
-            } else if renews_wakeup {
+            if renews_wakeup {
                 next_renewal = now + RENEW_WAKEUP_EVERY;
             }
+            poll(process, &lanes, renews_wakeup).await;
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(TICK).await;
     }
 }
 
-/// Polls some lanes in one statement. False if the database failed.
-async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
+/// Polls some lanes in one statement.
+async fn poll(process: &Process, lanes: &[&Arc<Lane>], renews_wakeup: bool) {
     let shared = &process.shared;
     let began = Instant::now();
     let position = |lane: &Lane| {
         let polls = lane.polls.lock();
         if polls.next_full_scan() <= began + TICK {
-            ScanPosition::BEGINNING
+            BEGINNING
         } else {
             polls.position
         }
@@ -75,7 +71,7 @@ async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
         let next_poll = lane.plan_poll(now);
         let is_idle = lane.polls.lock().is_idle;
         if let Some(next_due) = found.as_ref().and_then(|found| found.get(*app)) {
-            if *position == ScanPosition::BEGINNING {
+            if *position == BEGINNING {
                 lane.polls.lock().scanned(began, now, next_due);
             }
             // The loop of an idle lane does not beat by itself.
@@ -93,15 +89,17 @@ async fn poll(process: &Process, lanes: &[&Lane], renews_wakeup: bool) -> bool {
             }
         }
     }
-    found.is_some()
 }
 
 async fn expire_forever(process: &Process) {
-    let apps: Vec<&str> = process.lanes.iter().map(|lane| lane.app.as_str()).collect();
+    let apps: Vec<&str> = process.lanes.keys().map(String::as_str).collect();
     let timeout = AdaptiveTimeout::default();
     let mut one_by_one = false;
     loop {
-        let ended_before = process.lanes.iter().filter_map(|lane| lane.ended_before());
+        let ended_before = process
+            .lanes
+            .values()
+            .filter_map(|lane| lane.ended_before());
         let outbox = &process.shared.outbox;
         let expired = outbox
             .expire(&apps, ended_before.min(), &timeout, one_by_one)
@@ -110,7 +108,7 @@ async fn expire_forever(process: &Process) {
         one_by_one = !one_by_one && expired.as_ref().is_err_and(is_timeout);
         // The claim loop logs other errors of the database.
         for expired in expired.into_iter().flatten() {
-            if let Some(lane) = process.lane(&expired.app) {
+            if let Some(lane) = process.lanes.get(&expired.app) {
                 lane.stats.ended_uncalled(lane.shared.now(), expired.ended);
                 lane.log_refused(expired.refused);
             }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
 use super::lane::{CapacityPermit, Lane, Shared};
 use super::panic_point::panic_point;
@@ -42,17 +42,13 @@ pub(super) struct Delivered {
     pub(super) _permit: CapacityPermit,
 }
 
+/// The unsaved outcomes outlive a panic of the recorder.
 pub(super) struct Recorder {
     shared: Arc<Shared>,
     timeout: AdaptiveTimeout,
     failures: FailureLog,
     discarded_log: LogThrottle,
     refused_log: LogThrottle,
-    work: Mutex<Work>,
-}
-
-/// Unsaved outcomes. They outlive a panic of the recorder.
-struct Work {
     inbox: mpsc::Receiver<Delivered>,
     batch: Vec<Delivered>,
     locked: VecDeque<Delivered>,
@@ -69,55 +65,52 @@ impl Recorder {
             failures: FailureLog::default(),
             discarded_log: LogThrottle::default(),
             refused_log: LogThrottle::default(),
-            work: Mutex::new(Work {
-                inbox,
-                batch: Vec::with_capacity(MAX_BATCH),
-                locked: VecDeque::new(),
-                one_by_one: false,
-            }),
+            inbox,
+            batch: Vec::with_capacity(MAX_BATCH),
+            locked: VecDeque::new(),
+            one_by_one: false,
         }
     }
 
     /// Records until all senders are gone and all outcomes are saved. It may run again after a panic.
-    pub(super) async fn run(&self) {
-        let work = &mut *self.work.lock().await;
+    pub(super) async fn run(&mut self) {
         // The batch of a panicked run. If a record makes the recorder panic again, the recorder gives up that record only:
         // the lease ends, and the message counts as lost.
-        while let Some(delivered) = work.batch.pop() {
+        while let Some(delivered) = self.batch.pop() {
             let records = [delivered.record.clone()];
-            if let [result] = *self.write(&records, &mut false).await {
-                apply_result(delivered, result, &mut work.locked);
+            if let [result] = *self.write(&records).await {
+                apply_result(delivered, result, &mut self.locked);
             }
         }
         // Without this, lanes would wait for a recorder that gave up its last record.
         self.shared.recorder_lag.send_replace(None);
         loop {
-            let received = work.inbox.recv_many(&mut work.batch, MAX_BATCH);
-            if work.locked.is_empty() {
+            let received = self.inbox.recv_many(&mut self.batch, MAX_BATCH);
+            if self.locked.is_empty() {
                 if received.await == 0 {
                     return;
                 }
             } else if tokio::time::timeout(RETRY_PAUSE, received).await == Ok(0) {
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
-            if work.batch.len() < MAX_BATCH {
+            if self.batch.len() < MAX_BATCH {
                 tokio::time::sleep(LINGER).await;
             }
-            while work.batch.len() < MAX_BATCH
-                && let Ok(delivered) = work.inbox.try_recv()
+            while self.batch.len() < MAX_BATCH
+                && let Ok(delivered) = self.inbox.try_recv()
             {
-                work.batch.push(delivered);
+                self.batch.push(delivered);
             }
-            let retried = work.locked.len().min(MAX_LOCKED);
-            work.batch.extend(work.locked.drain(..retried));
-            let records = work.batch.iter().map(|delivered| delivered.record.clone());
+            let retried = self.locked.len().min(MAX_LOCKED);
+            self.batch.extend(self.locked.drain(..retried));
+            let records = self.batch.iter().map(|delivered| delivered.record.clone());
             let records: Vec<_> = records.collect();
-            let results = self.write(&records, &mut work.one_by_one).await;
+            let results = self.write(&records).await;
             // Pops one at a time, so that a panic here leaves the other records in the batch.
-            work.batch.reverse();
+            self.batch.reverse();
             for result in results {
-                if let Some(delivered) = work.batch.pop() {
-                    apply_result(delivered, result, &mut work.locked);
+                if let Some(delivered) = self.batch.pop() {
+                    apply_result(delivered, result, &mut self.locked);
                 }
             }
         }
@@ -125,24 +118,20 @@ impl Recorder {
 
     /// Writes records, and retries until the database answers. Returns the results in order. The recorder gives up a record
     /// that the database refuses: the lease ends, and the message counts as lost.
-    async fn write(
-        &self,
-        records: &[Record],
-        one_by_one: &mut bool,
-    ) -> Vec<(RecordResult, DbTime)> {
+    async fn write(&mut self, records: &[Record]) -> Vec<(RecordResult, DbTime)> {
         let Shared { outbox, config, .. } = &*self.shared;
         let mut pause = RETRY_PAUSE;
         loop {
             for record in records {
                 panic_point("recorder", record.id);
             }
-            let recording = outbox.record(records, &config.name, &self.timeout, *one_by_one);
+            let recording = outbox.record(records, &config.name, &self.timeout, self.one_by_one);
             tokio::pin!(recording);
             let soon = tokio::time::timeout(LAG_AFTER, &mut recording).await;
             let recorded = if let Ok(recorded) = soon {
                 recorded
             } else {
-                self.mark_lagging();
+                mark_lagging(&self.shared);
                 recording.await
             };
             let error = match recorded {
@@ -153,18 +142,18 @@ impl Recorder {
                     }
                     self.log_results(records, &recorded);
                     let mut results = recorded.results.iter();
-                    *one_by_one &= results.any(|(result, _)| *result == RecordResult::Locked);
+                    self.one_by_one &= results.any(|(result, _)| *result == RecordResult::Locked);
                     return recorded.results;
                 }
                 Err(error) => error,
             };
-            if !*one_by_one && may_be_refusal(&error) {
-                *one_by_one = true;
+            if !self.one_by_one && may_be_refusal(&error) {
+                self.one_by_one = true;
                 continue;
             }
             // A function of the application may delay one record, and all others of the statement with it.
-            *one_by_one = !*one_by_one && is_timeout(&error);
-            self.mark_lagging();
+            self.one_by_one = !self.one_by_one && is_timeout(&error);
+            mark_lagging(&self.shared);
             if self.failures.failed() {
                 tracing::warn!(
                     event = "record_failed",
@@ -178,17 +167,10 @@ impl Recorder {
         }
     }
 
-    /// Keeps lanes from claiming until records are written again.
-    pub(super) fn mark_lagging(&self) {
-        self.shared.recorder_lag.send_modify(|since| {
-            since.get_or_insert_with(Instant::now);
-        });
-    }
-
     fn log_results(&self, records: &[Record], recorded: &Recorded) {
         for (record, (result, _)) in records.iter().zip(&recorded.results) {
-            let consequence = match result {
-                RecordResult::Recorded | RecordResult::Locked => continue,
+            match result {
+                RecordResult::Recorded | RecordResult::Locked => {}
                 RecordResult::Discarded => {
                     if let Some(suppressed) = self.discarded_log.admit() {
                         tracing::warn!(
@@ -199,26 +181,30 @@ impl Recorder {
                             "lease ended, or the message was deleted, before the result was saved; the result is discarded"
                         );
                     }
-                    continue;
                 }
-                RecordResult::Refused => {
-                    "the message is called again when its lease ends, up to max_attempts"
+                RecordResult::Refused | RecordResult::WithoutDetails => {
+                    if let Some(suppressed) = self.refused_log.admit() {
+                        let error = recorded.refusal.as_deref();
+                        tracing::error!(
+                            event = "record_refused",
+                            message_id = record.id,
+                            suppressed,
+                            error = error.unwrap_or("none: a trigger skips the update"),
+                            is_status_written = *result == RecordResult::WithoutDetails,
+                            "a trigger or a constraint in the database refuses the outcome of a message: `worker check` names the trigger or the constraint; correct it. If the status is not written, the message is called again, up to max_attempts"
+                        );
+                    }
                 }
-                RecordResult::WithoutDetails => "only the status is written",
-            };
-            if let Some(suppressed) = self.refused_log.admit() {
-                let error = recorded.refusal.as_deref();
-                tracing::error!(
-                    event = "record_refused",
-                    message_id = record.id,
-                    suppressed,
-                    error = error.unwrap_or("none: a trigger skips the update"),
-                    consequence,
-                    "a trigger or a constraint in the database refuses the outcome of a message: `worker check` names the trigger or the constraint; correct it"
-                );
             }
         }
     }
+}
+
+/// Keeps lanes from claiming until records are written again.
+pub(super) fn mark_lagging(shared: &Shared) {
+    shared.recorder_lag.send_modify(|since| {
+        since.get_or_insert_with(Instant::now);
+    });
 }
 
 /// Counts the message, puts it back, or keeps the record for another try.
@@ -238,6 +224,6 @@ fn apply_result(
             lane.put_back(due_at, record.id, is_retry);
         }
         // The message is due again when its lease ends.
-        (RecordResult::Discarded | RecordResult::Refused, _) => lane.poll_soon(),
+        (RecordResult::Discarded | RecordResult::Refused, _) => lane.polls.lock().poll_soon(),
     }
 }

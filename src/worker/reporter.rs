@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::Process;
 use super::lane::Shared;
 use super::panic_point::panic_point;
-use crate::error_text::database_error_text;
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A worker whose counters do not change reports this often. Other workers count it as dead after 30 s.
@@ -32,7 +31,7 @@ pub(super) async fn run(process: Arc<Process>) {
         }
         let reports: Vec<_> = process
             .lanes
-            .iter()
+            .values()
             .map(|lane| lane.report())
             .filter(|report| {
                 let is_waiting = report.is_doubting || report.aside_reason.is_some();
@@ -41,25 +40,18 @@ pub(super) async fn run(process: Arc<Process>) {
             .collect();
         if is_due || !reports.is_empty() {
             let Shared { outbox, config, .. } = &*process.shared;
-            let served = process.lanes.iter().map(|lane| lane.app.clone()).collect();
+            let served = process.lanes.keys().cloned().collect();
             let reporting = outbox.report_worker(process.id, config, served, &reports);
-            match reporting.await {
-                Ok(others) => {
-                    for others in others {
-                        if let Some(lane) = process.lane(&others.app) {
-                            lane.observe_others(others.accepted, others.serving).await;
-                        }
-                    }
-                    last_success = Some(Instant::now());
-                    for report in reports {
-                        reported.insert(report.app.clone(), report);
+            // The claim loops log errors of the database.
+            if let Ok(others) = reporting.await {
+                for others in others {
+                    if let Some(lane) = process.lanes.get(&others.app) {
+                        lane.observe_others(others.accepted, others.serving).await;
                     }
                 }
-                Err(error) => tracing::debug!(
-                    event = "report_failed",
-                    error = database_error_text(&error),
-                    "this worker can't report to the other workers: trying again"
-                ),
+                last_success = Some(Instant::now());
+                let reports = reports.into_iter();
+                reported.extend(reports.map(|report| (report.app.clone(), report)));
             }
         }
         // After the first report of a doubt, the next one shows the results of the other workers in between.

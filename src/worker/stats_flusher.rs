@@ -54,7 +54,7 @@ pub(super) async fn count(process: Arc<Process>) {
 /// Saves the stats of all lanes. Stats that can't be saved are lost: while the database is unavailable, lanes hardly count.
 pub(super) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     let mut rows = Vec::new();
-    for lane in &process.lanes {
+    for lane in process.lanes.values() {
         let minutes = lane.stats.take_minutes().into_iter();
         rows.extend(minutes.map(|(minute, stats)| MinuteStats {
             minute,

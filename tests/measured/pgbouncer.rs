@@ -82,7 +82,7 @@ async fn two_workers_behind_a_pooler_send_each_message_once_within_the_limit() {
         };
         let mut workers = [start("one"), start("two")];
         for worker in &workers {
-            worker.until_logged("listener_disabled").await;
+            worker.until_logged("worker_started").await;
         }
         let ending = CancellationToken::new();
         let others: Vec<_> = (0..3)

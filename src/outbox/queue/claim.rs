@@ -101,19 +101,10 @@ pub(crate) enum Wakeup {
     Off,
 }
 
-/// The `(due_at, id)` after which a claim reads messages: see `migrations/functions/claim.sql`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ScanPosition {
-    pub(crate) first: (DbTime, i64),
-    pub(crate) retry: (DbTime, i64),
-}
+/// The `(due_at, id)` after which a claim reads first attempts, and the one for retries: see `migrations/functions/claim.sql`.
+pub(crate) type ScanPosition = [(DbTime, i64); 2];
 
-impl ScanPosition {
-    pub(crate) const BEGINNING: Self = Self {
-        first: (DbTime::BEGINNING, 0),
-        retry: (DbTime::BEGINNING, 0),
-    };
-}
+pub(crate) const BEGINNING: ScanPosition = [(DbTime::BEGINNING, 0); 2];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromRow, Deserialize)]
 #[sqlx(default)]
@@ -201,7 +192,7 @@ impl Batch {
 
 impl Outbox {
     pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
-        let position = request.position;
+        let [first, retry] = request.position;
         let call = call!(
             claim,
             app = request.app,
@@ -212,10 +203,10 @@ impl Outbox {
             horizon = interval(HORIZON),
             lookahead = interval(request.lookahead),
             ended_before = request.ended_before.unwrap_or(DbTime::INFINITY),
-            first_after_at = position.first.0,
-            first_after_id = position.first.1,
-            retry_after_at = position.retry.0,
-            retry_after_id = position.retry.1,
+            first_after_at = first.0,
+            first_after_id = first.1,
+            retry_after_at = retry.0,
+            retry_after_id = retry.1,
             poll_interval = interval(request.poll_interval),
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),

@@ -103,8 +103,8 @@ impl Outbox {
         environment: Option<&str>,
     ) -> Result<HashMap<String, NextDue>, sqlx::Error> {
         let (apps, positions): (Vec<&str>, Vec<ScanPosition>) = lanes.iter().copied().unzip();
-        let (first_at, first_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at.first).unzip();
-        let (retry_at, retry_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at.retry).unzip();
+        let (first_at, first_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at[0]).unzip();
+        let (retry_at, retry_id): (Vec<_>, Vec<_>) = positions.iter().map(|at| at[1]).unzip();
         let call = call!(
             next_due,
             apps = apps,

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{Claimed, Outbox, column, interval};
-use crate::outcome::{Fault, FinalStatus, Next};
+use crate::outcome::{Fault, FinalStatus};
 use crate::pace::DbTime;
 
 #[derive(Debug, Clone)]
@@ -51,33 +51,6 @@ impl Record {
             status: None,
             call: None,
             error: None,
-        }
-    }
-
-    pub(crate) fn after_call(
-        claimed: &Claimed,
-        next: Next,
-        error: Option<String>,
-        call: CallRecord,
-    ) -> Self {
-        let (status, retry_at) = match next {
-            Next::Final(status) => (Some(status), None),
-            Next::Retry(delay) => (None, Some(Instant::now() + delay)),
-        };
-        Self {
-            retry_at,
-            status,
-            call: Some(call),
-            error,
-            ..Self::release(claimed)
-        }
-    }
-
-    pub(crate) fn ended(claimed: &Claimed, status: FinalStatus, error: String) -> Self {
-        Self {
-            status: Some(status),
-            error: Some(error),
-            ..Self::release(claimed)
         }
     }
 

@@ -28,13 +28,9 @@ pub(super) fn next_claim_at(batch: &Batch, lookahead: Lookahead, avoids: bool) -
 
 /// Waits until the lane must claim.
 pub(super) async fn wait(claim_at: Option<DbTime>, lane: &Lane) {
-    match claim_at {
-        Some(at) => wait_for_slots(at, lane).await,
-        None => Box::pin(idle(lane)).await,
-    }
-}
-
-async fn wait_for_slots(at: DbTime, lane: &Lane) {
+    let Some(at) = claim_at else {
+        return Box::pin(idle(lane)).await;
+    };
     let wait = at.since(lane.shared.now());
     let longest = lane.shared.config.timing.poll_interval;
     if wait <= longest {

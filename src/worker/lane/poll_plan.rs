@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Batch, Hold, NextDue, ScanPosition, Wakeup};
+use crate::outbox::{BEGINNING, Batch, Hold, NextDue, ScanPosition, Wakeup};
 use crate::pace::DbTime;
 
 /// A first attempt is due since its transaction began, and visible since its commit. A full scan finds messages of
@@ -48,7 +48,7 @@ impl Default for PollPlan {
     fn default() -> Self {
         let now = Instant::now();
         Self {
-            position: ScanPosition::BEGINNING,
+            position: BEGINNING,
             last_full_scan: now,
             full_scan_pause: SHORTEST_PAUSE,
             has_moved: false,
@@ -119,8 +119,8 @@ impl PollPlan {
     }
 
     /// Plans a poll and a full scan soon, because due messages may be anywhere: a statement failed, or the lane changed.
-    pub(crate) fn poll_soon(&mut self, now: Instant) {
-        self.next_poll = now;
+    pub(crate) fn poll_soon(&mut self) {
+        self.next_poll = Instant::now();
         self.scan_soon();
     }
 
@@ -129,8 +129,9 @@ impl PollPlan {
         self.full_scan_pause = SHORTEST_PAUSE;
     }
 
-    /// A poll failed. The next full scan comes soon, but not at once.
+    /// A poll failed. The next poll and full scan come soon, but not at once.
     pub(crate) fn poll_failed(&mut self, now: Instant) {
+        self.next_poll = now + SHORTEST_PAUSE;
         self.last_full_scan = now;
         self.scan_soon();
     }
@@ -160,11 +161,7 @@ impl PollPlan {
     }
 
     fn include(&mut self, due_at: DbTime, id: i64, is_retry: bool) {
-        let position = if is_retry {
-            &mut self.position.retry
-        } else {
-            &mut self.position.first
-        };
+        let position = &mut self.position[usize::from(is_retry)];
         *position = (*position).min((due_at, id.saturating_sub(1)));
     }
 
@@ -174,29 +171,27 @@ impl PollPlan {
             // A claim without slots reads no message.
             return;
         }
-        let last = |is_retry: bool| {
-            let messages = batch.messages.iter();
-            let of_kind = messages.filter(|claimed| claimed.is_retry == is_retry);
-            of_kind
-                .map(|claimed| (claimed.original_due_at, claimed.id))
-                .max()
-        };
         // A claim that had slots left took all due messages.
         let all = (!batch.is_full()).then_some((batch.at, 0));
-        let mut reached = from;
-        if let Some(first) = batch.passed.or(all).or(last(false)) {
-            reached.first = first.min((batch.at - COMMIT_SLACK, 0)).max(from.first);
-        }
-        if let Some(retry) = batch.retry_passed.or(all).or(last(true)) {
-            reached.retry = retry.max(from.retry);
-        }
-        self.has_moved |= reached != from;
-        // The claim may have missed messages that this process put back meanwhile, so an earlier position stays.
-        if self.position.first >= from.first {
-            self.position.first = reached.first;
-        }
-        if self.position.retry >= from.retry {
-            self.position.retry = reached.retry;
+        let of_first = (false, batch.passed, (batch.at - COMMIT_SLACK, 0));
+        let of_retries = (true, batch.retry_passed, (DbTime::INFINITY, 0));
+        for (is_retry, passed, latest) in [of_first, of_retries] {
+            let of_kind = batch
+                .messages
+                .iter()
+                .filter(|claimed| claimed.is_retry == is_retry);
+            let last = of_kind.map(|claimed| (claimed.original_due_at, claimed.id));
+            let begun = from[usize::from(is_retry)];
+            let Some(reached) = passed.or(all).or(last.max()) else {
+                continue;
+            };
+            let reached = reached.min(latest).max(begun);
+            self.has_moved |= reached != begun;
+            // The claim may have missed messages that this process put back meanwhile, so an earlier position stays.
+            let position = &mut self.position[usize::from(is_retry)];
+            if *position >= begun {
+                *position = reached;
+            }
         }
     }
 }
@@ -304,24 +299,24 @@ mod tests {
     /// After a claim that took all that was due.
     fn all_taken() -> PollPlan {
         let mut plan = PollPlan::default();
-        plan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
+        plan.claimed(BEGINNING, &batch(5, 0));
         plan
     }
 
     #[test]
     fn after_a_claim_of_all_due_messages_the_position_leaves_time_for_late_commits() {
         let position = all_taken().position;
-        assert_eq!(position.first, (AT - COMMIT_SLACK, 0));
-        assert_eq!(position.retry, (AT, 0));
+        assert_eq!(position[0], (AT - COMMIT_SLACK, 0));
+        assert_eq!(position[1], (AT, 0));
     }
 
     #[test]
     fn a_claim_of_a_part_of_a_backlog_moves_the_position_no_further() {
         let mut plan = PollPlan::default();
-        plan.claimed(ScanPosition::BEGINNING, &batch(5, 5));
-        assert_eq!(plan.position, ScanPosition::BEGINNING);
-        plan.claimed(ScanPosition::BEGINNING, &batch(0, 0));
-        assert_eq!(plan.position, ScanPosition::BEGINNING);
+        plan.claimed(BEGINNING, &batch(5, 5));
+        assert_eq!(plan.position, BEGINNING);
+        plan.claimed(BEGINNING, &batch(0, 0));
+        assert_eq!(plan.position, BEGINNING);
     }
 
     #[test]
@@ -333,8 +328,8 @@ mod tests {
         plan.put_back(AT + SECOND, 4, true);
         plan.claimed(from, &batch(5, 0));
         let back = plan.position;
-        assert_eq!(back.first, (AT - SECOND * 12, 8));
-        assert_eq!(back.retry, (AT - SECOND, 7));
+        assert_eq!(back[0], (AT - SECOND * 12, 8));
+        assert_eq!(back[1], (AT - SECOND, 7));
         plan.claimed(back, &batch(5, 0));
         assert_eq!(plan.position, from);
     }
@@ -351,8 +346,8 @@ mod tests {
         };
         let later = now + SECOND * 60;
         plan.scanned(now, later, &found);
-        assert_eq!(plan.position.first, (AT - SECOND * 30, 4));
-        assert_eq!(plan.position.retry, (AT, 0));
+        assert_eq!(plan.position[0], (AT - SECOND * 30, 4));
+        assert_eq!(plan.position[1], (AT, 0));
         assert_eq!(plan.next_full_scan(), later + SECOND * 5);
     }
 
@@ -362,7 +357,7 @@ mod tests {
         let now = Instant::now();
         plan.scanned(now, now, &NOTHING);
         assert_eq!(plan.next_full_scan(), now + LONGEST_PAUSE);
-        plan.claimed(ScanPosition::BEGINNING, &batch(5, 0));
+        plan.claimed(BEGINNING, &batch(5, 0));
         assert_eq!(plan.next_full_scan(), now + SHORTEST_PAUSE);
     }
 

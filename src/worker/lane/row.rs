@@ -1,20 +1,5 @@
-//! The lane's row in `signaling.lane`, through which all workers of an app share its state. Every claim reads the row, so a
-//! change reaches each worker with its next claim. The states, as far as a claim is concerned:
-//!
-//! - **sending**: claims give out slots at the full rate.
-//! - **slowed**: a 429 cut the rate by a fifth (`throttle.sql`), and the rate climbs back by itself (`present_rate.sql`). A
-//!   `Retry-After` stops the lane until its end.
-//! - **held** as `unavailable` or `unauthorized`: a worker's calls fail, and the API accepts no message of another worker
-//!   (`hold.sql`). When the pause is over and a message is due, a claim makes the lane *probing*. Within ten seconds of a
-//!   release no new hold begins.
-//! - **probing**: one message is attempted (`choose_probe.sql`). If the probe fails, the lane is *held* again, and the pause
-//!   doubles from 1 s to 4 s. If the API accepts, rejects or throttles it, the lane is *sending* (`release_hold.sql`). The
-//!   outcome counts only while `probe_claim_id` names the probe's claim. If its worker dies, the next probe follows at the
-//!   end of the lease.
-//! - **paused** by an operator, until `worker resume`. Each other state goes on beneath the pause.
-//! - **of another environment**: a copy of a database has the messages of its source. A worker of another environment gets
-//!   no slots until an operator adopts the app (`adopt.sql`).
-//! - **missing**: an operator or a test suite deleted the row. The loop makes the row again with the configured limit.
+//! Writes the lane's row in `signaling.lane`, through which all workers of an app share its state (ARCHITECTURE.md, "States of a
+//! lane"). Every claim reads the row, so a change reaches each worker with its next claim.
 
 use std::time::{Duration, Instant};
 
@@ -132,7 +117,7 @@ impl Lane {
             Some(true) => {
                 self.breaker.lock().lane_held();
                 // The poller logs the hold, and finds the end of its pause, when the next probe is due.
-                self.poll_soon();
+                self.polls.lock().poll_soon();
             }
             None => {}
         }
@@ -165,20 +150,17 @@ impl Lane {
         let _writing = self.row_writer.acquire().await;
         let release = || self.shared.outbox.release_hold(&self.app, probe);
         if self.written("released", TRIES, release).await == Some(true) {
-            self.poll_soon();
+            self.polls.lock().poll_soon();
         }
     }
 
     /// Releases a probe that made no call, so that another message can probe.
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
-        let release = || {
-            self.shared
-                .outbox
-                .release(&self.app, std::slice::from_ref(&probe))
-        };
+        let claims = [probe];
+        let release = || self.shared.outbox.release(&self.app, &claims);
         let written = self.written("freed for the next probe", TRIES, release);
         written.await;
-        self.poll_soon();
+        self.polls.lock().poll_soon();
     }
 
     /// Corrects the due times of messages that would otherwise wait for as long as the database's clock was set back.
