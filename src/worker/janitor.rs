@@ -46,19 +46,17 @@ pub(super) async fn run(process: Arc<Process>) {
             Ok(batch) => {
                 failures.succeeded();
                 one_by_one = false;
+                if let Some(deleted @ 1..) = batch.deleted.filter(|_| batch.is_pass_over) {
+                    tracing::info!(
+                        event = "messages_deleted",
+                        deleted,
+                        retention = %humantime::format_duration(retention),
+                        "finished messages that were old enough are deleted"
+                    );
+                }
                 if batch.has_turn && !batch.is_pass_over {
                     (began.elapsed() * PAUSES_PER_BATCH).min(MAX_BATCH_PAUSE)
                 } else {
-                    if batch.is_pass_over
-                        && let Some(deleted @ 1..) = batch.deleted
-                    {
-                        tracing::info!(
-                            event = "messages_deleted",
-                            deleted,
-                            retention = %humantime::format_duration(retention),
-                            "finished messages that were old enough are deleted"
-                        );
-                    }
                     let turn_in = batch.held_until.since(batch.at);
                     turn_in.clamp(MIN_TURN_PAUSE, MAX_TURN_PAUSE)
                 }

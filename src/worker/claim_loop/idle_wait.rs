@@ -31,18 +31,13 @@ pub(super) async fn wait(claim_at: Option<DbTime>, lane: &Lane) {
     let Some(at) = claim_at else {
         return Box::pin(idle(lane)).await;
     };
-    let wait = at.since(lane.shared.now());
     let longest = lane.shared.config.timing.poll_interval;
-    if wait <= longest {
-        lane.heartbeat.beat(wait);
-        tokio::time::sleep(wait).await;
-        return;
-    }
-    // The API has asked for a long pause, which an operator may end.
-    lane.heartbeat.beat(longest);
+    let wait = at.since(lane.shared.now()).min(longest);
+    lane.heartbeat.beat(wait);
     tokio::select! {
-        () = lane.wakeup.notified() => {}
-        () = tokio::time::sleep(longest) => {}
+        // The API has asked for a long pause, which an operator may end.
+        () = lane.wakeup.notified(), if wait == longest => {}
+        () = tokio::time::sleep(wait) => {}
     }
 }
 

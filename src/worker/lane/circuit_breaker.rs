@@ -70,7 +70,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) kind: AttemptKind,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) is_charged: bool,
     /// None if the message was accepted.
@@ -204,9 +204,8 @@ impl CircuitBreaker {
             Outcome::MessageSent | Outcome::MessageDelivered | Outcome::MessageOffline => {
                 return Verdict {
                     is_charged: true,
-                    fault: None,
-                    evidence: None,
                     transition: self.accepted(attempt, now),
+                    ..Verdict::default()
                 };
             }
             Outcome::Rejected => {

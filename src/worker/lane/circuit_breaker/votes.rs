@@ -105,14 +105,11 @@ impl Votes {
 
     /// Votes in a row that can't be chance. The more calls have failed lately, the more votes it takes.
     fn min_votes(&self) -> u32 {
-        let count = |kind| {
-            let of_kind = self
-                .recent
-                .iter()
-                .filter(|is_accepted| **is_accepted == kind);
-            u32::try_from(of_kind.count()).unwrap_or(0)
-        };
-        let (accepted, failed) = (count(true), count(false));
+        let recent = self.recent.iter();
+        let (accepted, failed) = recent.fold((0, 0), |(accepted, failed), is_accepted| {
+            let more = u32::from(*is_accepted);
+            (accepted + more, failed + 1 - more)
+        });
         let least = match (self.run.refusals == self.run.calls, accepted) {
             (true, 0) => MIN_FIRST_REFUSALS,
             (true, _) => MIN_REFUSALS,
