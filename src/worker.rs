@@ -5,7 +5,6 @@
 mod claim_loop;
 mod clock_follower;
 mod delivery;
-mod heartbeat;
 mod janitor;
 mod lane;
 mod listener;
@@ -26,7 +25,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, TryStreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -131,18 +129,14 @@ pub(crate) async fn run(
     });
 
     count_panics("delivery", 0);
-    let deliveries = TaskTracker::new();
-    let mut tasks = spawn_tasks(&process, &deliveries);
+    let tasks = TaskTracker::new();
+    spawn_tasks(&process, &tasks);
     let until_unusable = schema_watch::until_unusable(&process.shared.outbox);
     let unusable = shutdown.run_until_cancelled(until_unusable).await;
     shutdown.cancel();
-    let draining = async {
-        while tasks.join_next().await.is_some() {}
-        deliveries.close();
-        deliveries.wait().await;
-    };
+    tasks.close();
     let drain_timeout = process.shared.config.drain_timeout;
-    let drained = tokio::time::timeout(drain_timeout, draining).await;
+    let drained = tokio::time::timeout(drain_timeout, tasks.wait()).await;
     let last_statements = async {
         stats_flusher::save(&process).await.ok();
         let outbox = &process.shared.outbox;
@@ -167,9 +161,8 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// Spawns the tasks of the process. Each restarts after a panic.
-fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+/// Spawns the tasks of the process, and lets the lanes spawn deliveries. Each task restarts after a panic.
+fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
     let max_in_flight = process.lanes.values().map(|lane| lane.in_flight.max).sum();
     let (records, inbox) = mpsc::channel(max_in_flight);
     let shared = Arc::clone(&process.shared);
@@ -182,7 +175,7 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
         restart_after_panics("recorder", None, &never, start, on_panic).await;
     });
     for lane in process.lanes.values().cloned() {
-        let (records, deliveries) = (records.clone(), deliveries.clone());
+        let (records, deliveries) = (records.clone(), tasks.clone());
         tasks.spawn(async move {
             let start =
                 || ClaimLoop::new(Arc::clone(&lane), records.clone(), deliveries.clone()).run();
@@ -218,7 +211,6 @@ fn spawn_tasks(process: &Arc<Process>, deliveries: &TaskTracker) -> JoinSet<()> 
         let shutdown = &process.shared.shutdown;
         restart_after_panics("stats_flusher", None, shutdown, start, || ()).await;
     });
-    tasks
 }
 
 /// Makes sure that each app has its lane. Retries while the database is unavailable.

@@ -18,7 +18,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::heartbeat::Heartbeat;
 use crate::config::{AppConfig, UsageError, WorkerConfig};
 use crate::outbox::{AppReport, BEGINNING, Batch, Hold, HoldKind, NextDue, Outbox, ScanPosition};
 use crate::pace::DbTime;
@@ -31,6 +30,9 @@ use outage_grace::OutageGrace;
 use poll_plan::PollPlan;
 pub(super) use row::AttemptReport;
 use stats::LaneStats;
+
+/// How much later than promised a lane may beat before it counts as stuck. More than a claim of a slow database takes.
+const GRACE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -90,6 +92,28 @@ pub(crate) struct Lane {
     pub(super) wakeup: Notify,
     /// Wakes the idle loop to read when its next message is due.
     pub(super) rescheduled: Notify,
+}
+
+/// The heartbeat of a lane's loop. It beats when the database has answered a claim or a poll, and promises the time of the
+/// next beat. A loop that runs without ever getting an answer does not beat, so it counts as stuck.
+#[derive(Debug)]
+pub(crate) struct Heartbeat(Mutex<(Instant, Duration)>);
+
+impl Heartbeat {
+    /// The lane makes progress at `at`, and waits no longer than `wait` before the next beat.
+    pub(super) fn new(at: Instant, wait: Duration) -> Self {
+        Self(Mutex::new((at, wait)))
+    }
+
+    pub(super) fn beat(&self, wait: Duration) {
+        *self.0.lock() = (Instant::now(), wait);
+    }
+
+    /// The time of the last beat, if the next one is overdue.
+    pub(crate) fn stuck_since(&self) -> Option<Instant> {
+        let (at, wait) = *self.0.lock();
+        (at.elapsed() > wait + GRACE).then_some(at)
+    }
 }
 
 /// Lane state that this process has logged. Each change is logged once, whether this worker caused it or another one did.
@@ -317,4 +341,19 @@ impl Lane {
 /// The text of the API comes after the colon. It may repeat the message, so it must not reach the log.
 fn without_api_text(error: &str) -> &str {
     error.split_once(": ").map_or(error, |(cause, _)| cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_stuck_when_its_promised_beat_is_overdue() {
+        let wait = Duration::from_secs(20);
+        for (ago, is_stuck) in [(wait, false), (wait + GRACE, true)] {
+            let at = Instant::now().checked_sub(ago).expect("a time");
+            let stuck_since = Heartbeat::new(at, wait).stuck_since();
+            assert_eq!(stuck_since, is_stuck.then_some(at));
+        }
+    }
 }

@@ -65,12 +65,12 @@ async fn poll(process: &Process, lanes: &[&Arc<Lane>], renews_wakeup: bool) {
         .outbox
         .next_due(&positions, poll_interval, renews_wakeup, environment);
     // The claim loops log errors of the database.
-    let found = polling.await.ok();
+    let found = polling.await.unwrap_or_default();
     let now = Instant::now();
     for (lane, (app, position)) in lanes.iter().zip(&positions) {
         let next_poll = lane.plan_poll(now);
         let is_idle = lane.polls.lock().is_idle;
-        if let Some(next_due) = found.as_ref().and_then(|found| found.get(*app)) {
+        if let Some(next_due) = found.get(*app) {
             if *position == BEGINNING {
                 lane.polls.lock().scanned(began, now, next_due);
             }
