@@ -161,6 +161,8 @@ pub(crate) async fn run(
     Ok(())
 }
 
+type Run = fn(Arc<Process>) -> BoxFuture<'static, ()>;
+
 /// Spawns the tasks of the process, and lets the lanes spawn deliveries. Each task restarts after a panic.
 fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
     let max_in_flight = process.lanes.values().map(|lane| lane.in_flight.max).sum();
@@ -183,7 +185,7 @@ fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
             restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
         });
     }
-    let interrupted: [(&'static str, fn(Arc<Process>) -> BoxFuture<'static, ()>); 6] = [
+    let interrupted: [(&'static str, Run); 6] = [
         ("clock_follower", |process| {
             clock_follower::run(process).boxed()
         }),
