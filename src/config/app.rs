@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{UsageError, parse_number};
 use crate::sanitize;
-use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
+use crate::secret::{SecretSource, given, given_path, is_impossible};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
@@ -266,12 +266,9 @@ impl RawApp {
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
             .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
-        let credentials = self.credentials(&app_id)?;
-        // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-        credentials.check().map_err(|error| error.to_string())?;
         Ok(AppConfig {
             alias: alias.to_owned(),
-            credentials,
+            credentials: self.credentials(&app_id)?,
             app_id,
             base_urls,
             ca_file: self.ca_file,
@@ -325,14 +322,16 @@ fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, St
         (Some(_), Some(_)) => Err(format!(
             "{name} is given both as a value and as a file: leave out one"
         )),
-        (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => Err(format!(
-            "{name} has more than 16 KiB: is it the right value?"
-        )),
         (Some(value), None) if is_impossible(&value) => Err(format!(
-            "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
+            "{name} has quotation marks around it, white space or a line break inside, or other characters than ASCII: set it to the value alone"
         )),
         (Some(value), None) => Ok(Some(SecretSource::value(value))),
-        (None, Some(file)) => Ok(Some(SecretSource::File(file))),
+        (None, Some(file)) => {
+            let secret = SecretSource::File(file);
+            // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
+            secret.read().map_err(|error| error.to_string())?;
+            Ok(Some(secret))
+        }
         (None, None) => Ok(None),
     }
 }
@@ -433,7 +432,6 @@ mod tests {
         refused(|app| app.token = Some("T".into()));
         refused(|app| app.api_secret = None);
         refused(|app| app.api_secret_file = Some("/f".into()));
-        refused(|app| app.api_secret = Some("x".repeat(20_000)));
         refused(|app| app.api_key = Some("two\nlines".into()));
         refused(|app| app.api_key = Some(" \r\n".into()));
         refused(|app| (app.api_key, app.api_secret) = (None, None));

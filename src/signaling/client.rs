@@ -78,10 +78,7 @@ impl Client {
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| CredentialError::NotAHeader)?;
         request.headers_mut().extend(authentication.headers);
-        Ok(SignedRequest {
-            request,
-            echo_filter,
-        })
+        Ok((request, echo_filter))
     }
 
     /// Makes one call. At most one request leaves this process, also if the call fails.
@@ -92,10 +89,7 @@ impl Client {
         &self,
         _permit: SendPermit,
         mut connection: Connection,
-        SignedRequest {
-            request,
-            echo_filter,
-        }: SignedRequest,
+        (request, echo_filter): SignedRequest,
     ) -> Result<Response, CallFailure> {
         let (host, timeout) = (connection.host, self.timing.request_timeout);
         let deadline = Instant::now() + timeout;
@@ -121,11 +115,8 @@ impl Client {
     }
 }
 
-/// A request with its credentials. It has no `Debug`, so that it reaches no log.
-pub(crate) struct SignedRequest {
-    request: Request<Full<Bytes>>,
-    echo_filter: EchoFilter,
-}
+/// A request with its credentials. The filter has no `Debug`, so that no log shows the pair.
+pub(crate) type SignedRequest = (Request<Full<Bytes>>, EchoFilter);
 
 fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> CallFailure {
     let is_unsent = error.take_message().is_some();

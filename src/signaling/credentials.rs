@@ -10,7 +10,7 @@ use strum::EnumString;
 
 use super::token::{self, TokenClaims};
 use crate::config::UsageError;
-use crate::secret::{SecretSource, is_odd};
+use crate::secret::SecretSource;
 
 const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
 const X_AGORA_UID: HeaderName = HeaderName::from_static("x-agora-uid");
@@ -54,10 +54,9 @@ pub(crate) enum CredentialError {
     OtherSender { uid: String },
     #[error(transparent)]
     Secret(#[from] UsageError),
-    #[error("the app's credentials have characters that an HTTP header can't carry")]
+    /// The configuration and the table allow no such value.
+    #[error("the credentials have characters that an HTTP header can't carry")]
     NotAHeader,
-    #[error("the sender has characters that an HTTP header can't carry")]
-    SenderNotAHeader,
 }
 
 pub(crate) struct Authentication {
@@ -75,28 +74,6 @@ impl Credentials {
             }
             Self::Basic { .. } | Self::Token { .. } | Self::Certificate { .. } => Ok(()),
         }
-    }
-
-    /// Reads each secret once, so that a missing file ends the start of the worker. Returns the variables whose values are
-    /// probably mistakes.
-    pub(crate) fn check(&self) -> Result<Vec<&'static str>, UsageError> {
-        let secrets = match self {
-            Self::Basic { key, secret } => {
-                vec![("AGORA_API_KEY", key), ("AGORA_API_SECRET", secret)]
-            }
-            Self::Token { token, .. } => vec![("AGORA_TOKEN", token)],
-            Self::Certificate { certificate, .. } => vec![("AGORA_APP_CERTIFICATE", certificate)],
-        };
-        let mut odd = Vec::new();
-        for (variable, secret) in secrets {
-            if is_odd(secret.read()?.expose_secret()) {
-                odd.push(variable);
-            }
-        }
-        if matches!(self, Self::Token { uid, .. } if is_odd(uid)) {
-            odd.push("AGORA_UID");
-        }
-        Ok(odd)
     }
 
     pub(crate) fn authenticate(&self, sender: &str) -> Result<Authentication, CredentialError> {
@@ -138,9 +115,10 @@ impl Credentials {
         let text = token.expose_secret();
         let headers = match kind {
             TokenHeaders::XAgora => {
-                let uid = HeaderValue::from_str(sender);
-                let uid = uid.map_err(|_| CredentialError::SenderNotAHeader)?;
-                vec![(X_AGORA_TOKEN, header(text)?), (X_AGORA_UID, uid)]
+                vec![
+                    (X_AGORA_TOKEN, header(text)?),
+                    (X_AGORA_UID, header(sender)?),
+                ]
             }
             TokenHeaders::Authorization => {
                 let value = header(&format!("agora token={text}"))?;

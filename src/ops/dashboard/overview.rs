@@ -125,14 +125,7 @@ fn tiles(app: &AppStatus) -> Markup {
             }
             div {
                 dt { "Backlog" }
-                dd {
-                    strong { (format::number(backlog)) }
-                    @match app.time_to_drain() {
-                        _ if backlog == 0 => {},
-                        Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
-                        None => span.dim { " not moving" },
-                    }
-                }
+                dd { strong { (format::number(backlog)) } }
             }
             div { dt { "Oldest message" } dd { strong { (or_dash(oldest)) } } }
             div { dt { "Queue wait, last hour" } dd { (percentiles(&app.last_hour.queue_wait)) } }

@@ -13,7 +13,6 @@ from (
                    'alive', count(*) filter (where is_of_environment),
                    'refusing', coalesce(jsonb_agg(distinct coalesce(environment, '(none)'))
                                         filter (where not is_of_environment), '[]'),
-                   'versions', jsonb_agg(distinct version),
                    'aside', coalesce(jsonb_agg(jsonb_build_object(
                                 'name', name, 'since', stepped_aside_at, 'reason', stepped_aside_reason)
                                 order by stepped_aside_at, name) filter (where stepped_aside_at is not null), '[]')) as workers

@@ -45,7 +45,6 @@ pub(crate) struct LaneWorkers {
     pub(crate) alive: u32,
     /// Other environments whose workers refuse to send the app's messages.
     pub(crate) refusing: Vec<String>,
-    pub(crate) versions: Vec<String>,
     pub(crate) aside: Vec<AsideWorker>,
 }
 
