@@ -27,9 +27,9 @@ pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
 }
 
-/// A variable of this process, trimmed likewise; none if the value is not UTF-8.
+/// A variable of this process, trimmed likewise. A value that is not UTF-8 is a mistake to report, not a missing value.
 pub(crate) fn variable(name: &str) -> Option<String> {
-    given(&std::env::var(name).ok()?).map(str::to_owned)
+    given(&std::env::var_os(name)?.to_string_lossy()).map(str::to_owned)
 }
 
 /// A path, trimmed likewise. A path that is not UTF-8 stays unchanged.
@@ -40,9 +40,15 @@ pub(crate) fn given_path(path: &Path) -> Option<&Path> {
     }
 }
 
-/// True for a value that is a mistake, because no secret of the vendor is like it: with a quotation mark at an end, which an
-/// env file may keep, with white space or an invisible character inside, or with other characters than ASCII.
-pub(crate) fn is_impossible(value: &str) -> bool {
+/// True if a value has characters inside that no secret can have: a line break, as between two secrets, or bytes that are
+/// not UTF-8.
+fn is_impossible(value: &str) -> bool {
+    value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
+/// True for a value that no credential of the vendor is like: with a quotation mark at an end, which an env file may keep, with
+/// white space or an invisible character inside, or with other characters than ASCII.
+pub(crate) fn is_odd(value: &str) -> bool {
     let quotes = ['"', '\'', '`'];
     value.starts_with(quotes)
         || value.ends_with(quotes)
@@ -73,7 +79,7 @@ impl SecretSource {
         match given(&text) {
             None => Err(error("is empty")),
             Some(secret) if is_impossible(secret) => Err(error(
-                "has more than one line, white space inside, quotation marks, or other characters than ASCII: write the secret alone into it",
+                "has more than one line, or control characters: write the secret alone into it",
             )),
             Some(secret) => Ok(SecretString::from(secret)),
         }
@@ -110,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_a_mistake_is_impossible() {
+    fn a_value_that_is_a_mistake_is_odd() {
         for value in [
             "\"hush\"",
             "'hush'",
@@ -121,10 +127,10 @@ mod tests {
             "hüsh",
             "two\nlines",
         ] {
-            assert!(is_impossible(value), "{value}");
+            assert!(is_odd(value), "{value}");
         }
         for value in ["hush", "hu/sh+=", "hu\"sh", "0123456789abcdef"] {
-            assert!(!is_impossible(value), "{value}");
+            assert!(!is_odd(value), "{value}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `worker status`
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -27,6 +28,8 @@ pub(super) struct StatusArgs {
 
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
+    // A standby takes no writes, so its last count stays.
+    outbox.refresh_queue_counts(Duration::ZERO).await.ok();
     let apps = outbox.status().await?;
     outbox.close().await;
     print_as(args.json, &apps, |apps| {
@@ -91,13 +94,12 @@ fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
     if let Some(environment) = &lane.environment {
         lines.push(("belongs to", format!("the environment {environment}")));
     }
-    lines.push(("workers", format!("{} alive", lane.workers.alive)));
-    for worker in &lane.workers.aside {
-        let since = to_the_second(worker.since);
-        let (name, reason) = (&worker.name, &worker.reason);
-        let aside = format!("{name} has stepped aside since {since}: {reason}");
-        lines.extend([("aside", aside), advice(texts::ASIDE)]);
+    let mut workers = format!("{} alive", lane.workers.alive);
+    if lane.workers.aside > 0 {
+        let aside = lane.workers.aside;
+        workers = format!("{workers}, {aside} aside: `worker workers` shows why");
     }
+    lines.push(("workers", workers));
     lines
 }
 

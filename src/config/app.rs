@@ -5,11 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::{UsageError, parse_number};
 use crate::sanitize;
-use crate::secret::{SecretSource, given, given_path, is_impossible};
+use crate::secret::{SecretSource, given, given_path, is_odd, variable};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
@@ -198,8 +199,6 @@ impl RawApp {
     }
 
     pub(crate) fn with_secrets(mut self) -> Self {
-        // A value that is not UTF-8 is a mistake to report, not a missing value.
-        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
         for (name, value, file) in self.secrets() {
             *value = variable(name);
             *file = variable(&format!("{name}_FILE")).map(PathBuf::from);
@@ -318,27 +317,31 @@ impl RawApp {
 }
 
 fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
-    match (value.take(), file.take()) {
-        (Some(_), Some(_)) => Err(format!(
-            "{name} is given both as a value and as a file: leave out one"
-        )),
-        (Some(value), None) if is_impossible(&value) => Err(format!(
-            "{name} has quotation marks around it, white space or a line break inside, or other characters than ASCII: set it to the value alone"
-        )),
-        (Some(value), None) => Ok(Some(SecretSource::value(value))),
-        (None, Some(file)) => {
-            let secret = SecretSource::File(file);
-            // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-            secret.read().map_err(|error| error.to_string())?;
-            Ok(Some(secret))
+    let source = match (value.take(), file.take()) {
+        (Some(_), Some(_)) => {
+            return Err(format!(
+                "{name} is given both as a value and as a file: leave out one"
+            ));
         }
-        (None, None) => Ok(None),
+        (Some(value), None) => SecretSource::value(value),
+        (None, Some(file)) => SecretSource::File(file),
+        (None, None) => return Ok(None),
+    };
+    // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
+    let secret = source.read().map_err(|error| error.to_string())?;
+    if is_odd(secret.expose_secret()) {
+        return Err(format!(
+            "{name} has quotation marks around it, white space or a line break inside, or other characters than ASCII: set it to the value alone"
+        ));
     }
+    Ok(Some(source))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use hyper::HeaderMap;
 
     use super::*;
 
@@ -392,11 +395,9 @@ mod tests {
         };
         let app = app.check("a").expect("an app");
         assert_eq!(app.app_id, "id");
-        let signed_in = app.credentials.authenticate("u").expect("headers");
-        assert_eq!(
-            signed_in.headers[0].1.to_str().expect("text"),
-            "agora token=T"
-        );
+        let mut headers = HeaderMap::new();
+        app.credentials.sign("u", &mut headers).expect("signed");
+        assert_eq!(headers["authorization"], "agora token=T");
     }
 
     #[test]

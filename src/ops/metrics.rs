@@ -127,7 +127,7 @@ fn set_app(
     };
     let set = |name: &'static str, value: f64| gauge!(name, "app" => app.clone()).set(value);
     set(WORKERS_ALIVE, lane.workers.alive.into());
-    set(WORKERS_ASIDE, count(lane.workers.aside.len() as u64));
+    set(WORKERS_ASIDE, lane.workers.aside.into());
     set(LIMIT, lane.limit_per_s);
     set(RATE, lane.rate_per_s);
     let present = lane.state();

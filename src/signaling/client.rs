@@ -21,6 +21,7 @@ use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
 use crate::proxy::proxy_of;
+use crate::secret;
 use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
@@ -37,7 +38,7 @@ impl Client {
         let tls = Arc::new(tls_config(app.ca_file.as_deref())?);
         let base_urls = app.base_urls.iter().enumerate();
         let pools = base_urls.map(|(index, base_url)| {
-            let proxy = proxy_of(base_url.uri())?;
+            let proxy = proxy_of(base_url.uri(), secret::variable)?;
             let (base_url, tls) = (base_url.clone(), Arc::clone(&tls));
             Ok(ConnectionPool::new(index, base_url, proxy, tls, timing))
         });
@@ -61,11 +62,6 @@ impl Client {
     ) -> Result<SignedRequest, CredentialError> {
         let base_url = &self.pools[connection.host].base_url;
         let (path, body) = path_and_body(&self.app.app_id, message);
-        let authentication = self.app.credentials.authenticate(&message.sender)?;
-        let echo_filter = EchoFilter {
-            payload: message.payload.clone(),
-            secrets: authentication.secrets,
-        };
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
         let target = format!("{}{path}", base_url.path_prefix());
         let mut request = Request::post(target)
@@ -77,7 +73,11 @@ impl Client {
             )
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| CredentialError::NotAHeader)?;
-        request.headers_mut().extend(authentication.headers);
+        let credentials = &self.app.credentials;
+        let echo_filter = EchoFilter {
+            payload: message.payload.clone(),
+            secrets: credentials.sign(&message.sender, request.headers_mut())?,
+        };
         Ok((request, echo_filter))
     }
 

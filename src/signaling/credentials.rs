@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use strum::EnumString;
 
@@ -59,12 +59,6 @@ pub(crate) enum CredentialError {
     NotAHeader,
 }
 
-pub(crate) struct Authentication {
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Each secret in the headers, for the echo filter.
-    pub(crate) secrets: Vec<SecretString>,
-}
-
 impl Credentials {
     /// Fails for a sender who can't use these credentials.
     pub(crate) fn allow(&self, sender: &str) -> Result<(), CredentialError> {
@@ -76,24 +70,30 @@ impl Credentials {
         }
     }
 
-    pub(crate) fn authenticate(&self, sender: &str) -> Result<Authentication, CredentialError> {
+    /// Adds the headers of a call. Returns each secret in them, for the echo filter.
+    pub(crate) fn sign(
+        &self,
+        sender: &str,
+        headers: &mut HeaderMap,
+    ) -> Result<Vec<SecretString>, CredentialError> {
         self.allow(sender)?;
         let (token, kind) = match self {
             Self::Basic { key, secret } => {
                 let (key, secret) = (key.read()?, secret.read()?);
                 let pair = format!("{}:{}", key.expose_secret(), secret.expose_secret());
                 let pair = STANDARD.encode(pair);
-                let header = header(&format!("Basic {pair}"))?;
-                return Ok(Authentication {
-                    headers: vec![(AUTHORIZATION, header)],
-                    secrets: vec![key, secret, pair.into()],
-                });
+                headers.insert(AUTHORIZATION, header(&format!("Basic {pair}"))?);
+                return Ok(vec![key, secret, pair.into()]);
             }
-            Self::Token { token, headers, .. } => (token.read()?, headers),
+            Self::Token {
+                token,
+                headers: kind,
+                ..
+            } => (token.read()?, kind),
             Self::Certificate {
                 app_id,
                 certificate,
-                headers,
+                headers: kind,
             } => {
                 #[expect(
                     clippy::disallowed_methods,
@@ -109,26 +109,20 @@ impl Credentials {
                     salt: rand::random_range(1..=99_999_999),
                 };
                 let token = token::make(claims, certificate.read()?.expose_secret());
-                (token.into(), headers)
+                (token.into(), kind)
             }
         };
         let text = token.expose_secret();
-        let headers = match kind {
+        match kind {
             TokenHeaders::XAgora => {
-                vec![
-                    (X_AGORA_TOKEN, header(text)?),
-                    (X_AGORA_UID, header(sender)?),
-                ]
+                headers.insert(X_AGORA_TOKEN, header(text)?);
+                headers.insert(X_AGORA_UID, header(sender)?);
             }
             TokenHeaders::Authorization => {
-                let value = header(&format!("agora token={text}"))?;
-                vec![(AUTHORIZATION, value)]
+                headers.insert(AUTHORIZATION, header(&format!("agora token={text}"))?);
             }
-        };
-        Ok(Authentication {
-            headers,
-            secrets: vec![token],
-        })
+        }
+        Ok(vec![token])
     }
 }
 
@@ -143,8 +137,9 @@ mod tests {
     use super::*;
 
     fn headers(credentials: &Credentials, sender: &str) -> Option<Vec<String>> {
-        let headers = credentials.authenticate(sender).ok()?.headers;
-        let text = |(name, value): &(HeaderName, HeaderValue)| {
+        let mut headers = HeaderMap::new();
+        credentials.sign(sender, &mut headers).ok()?;
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
             format!("{name}: {}", value.to_str().expect("text"))
         };
         Some(headers.iter().map(text).collect())

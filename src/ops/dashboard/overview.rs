@@ -22,7 +22,7 @@ const CHARTS_SPAN: Duration = Duration::from_mins(61);
 
 pub(super) async fn show(State(state): State<OpsState>) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
-    let apps = outbox.last_status().await?;
+    let apps = outbox.status().await?;
     let workers = outbox.workers().await?;
     let minutes = outbox.minute_stats(CHARTS_SPAN).await?;
     let live = live(&apps, &workers, &minutes, outbox.viewed_at().await?);

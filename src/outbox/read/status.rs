@@ -160,14 +160,8 @@ impl Outbox {
             .find_map(|lane| lane.lane))
     }
 
-    /// Counts the pending messages, then returns the status of each app in the order of the names. On a standby, which takes
-    /// no writes, the last count stays.
+    /// The status of each app in the order of the names, with the pending messages as they were counted last.
     pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        self.refresh_queue_counts(Duration::ZERO).await.ok();
-        self.last_status().await
-    }
-
-    pub(crate) async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let status = query(concat!(
             "with lanes as (",
             include_str!("lanes.sql"),

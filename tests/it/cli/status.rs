@@ -214,17 +214,9 @@ async fn workers_that_have_stepped_aside_are_shown() {
         .pretend_aside("older", "default", "2030-01-31T12:00:00Z", "HTTP 401")
         .await;
     let text = status_text(&world).await;
-    let phrases = [
-        "2 alive\n",
-        "older has stepped aside since 2030-01-31T12:00:00Z: HTTP 401\n",
-        "-> check the worker's credentials",
-    ];
+    let phrases = ["2 alive, 1 aside: `worker workers` shows why\n"];
     assert_contains(&text, &phrases);
-    let aside = json!([{"name": "older", "since": "2030-01-31T12:00:00Z", "reason": "HTTP 401"}]);
-    assert_eq!(
-        status_json(&world).await[0]["lane"]["workers"]["aside"],
-        aside
-    );
+    assert_eq!(status_json(&world).await[0]["lane"]["workers"]["aside"], 1);
 }
 
 #[tokio::test]
