@@ -20,8 +20,6 @@ use crate::config::{AppConfig, Timing, UsageError};
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
-use crate::proxy::proxy_of;
-use crate::secret;
 use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
@@ -37,11 +35,8 @@ impl Client {
     pub(crate) fn new(app: AppConfig, timing: Timing) -> Result<Arc<Self>, UsageError> {
         let tls = Arc::new(tls_config(app.ca_file.as_deref())?);
         let base_urls = app.base_urls.iter().enumerate();
-        let pools = base_urls.map(|(index, base_url)| {
-            let proxy = proxy_of(base_url.uri(), secret::variable)?;
-            let (base_url, tls) = (base_url.clone(), Arc::clone(&tls));
-            Ok(ConnectionPool::new(index, base_url, proxy, tls, timing))
-        });
+        let pools = base_urls
+            .map(|(index, base_url)| ConnectionPool::new(index, base_url.clone(), &tls, timing));
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
@@ -119,11 +114,9 @@ impl Client {
 pub(crate) type SignedRequest = (Request<Full<Bytes>>, EchoFilter);
 
 fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> CallFailure {
-    let is_unsent = error.take_message().is_some();
     let why = error_chain_text(error.error());
-    if is_unsent {
-        CallFailure::NotSent(why)
-    } else {
-        CallFailure::Broken(why)
+    match error.take_message() {
+        Some(_) => CallFailure::NotSent(why),
+        None => CallFailure::Broken(why),
     }
 }
