@@ -23,9 +23,12 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
-    /// The function refuses the command, and the text has its hint. Or the role or the functions' owner lacks the rights.
+    /// The function refuses the command. The text has its hint.
     #[error("{0}")]
     Refused(String),
+    /// The role, or the owner of the functions, lacks the rights for any such change.
+    #[error("{0}")]
+    Forbidden(String),
     #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
     Database(sqlx::Error),
     /// The commit got no answer.
@@ -40,10 +43,10 @@ impl From<sqlx::Error> for AdminError {
             // no_data_found, invalid_parameter_value, object_not_in_prerequisite_state, check_violation
             Some("P0002" | "22023" | "55000" | "23514") => Self::Refused(database_error_text(&error)),
             _ if is_row_security(&error) => {
-                Self::Refused(format!("nothing was changed: {}", database_error_text(&error)))
+                Self::Forbidden(format!("nothing was changed: {}", database_error_text(&error)))
             }
             // insufficient_privilege
-            Some("42501") if !is_within_function(&error) => Self::Refused(
+            Some("42501") if !is_within_function(&error) => Self::Forbidden(
                 "this role is no operator, so nothing was changed (as the schema's owner, run `worker grant operator` with its name)".into(),
             ),
             _ => Self::Database(error),

@@ -73,7 +73,7 @@ impl From<sqlx::Error> for PageError {
 impl From<AdminError> for PageError {
     fn from(error: AdminError) -> Self {
         let status = match error {
-            AdminError::Refused(_) => StatusCode::BAD_REQUEST,
+            AdminError::Refused(_) | AdminError::Forbidden(_) => StatusCode::BAD_REQUEST,
             AdminError::Database(_) | AdminError::Unknown(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
