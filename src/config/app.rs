@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{UsageError, parse_number};
 use crate::sanitize;
-use crate::secret::{SecretSource, given, given_path, is_odd, variable};
+use crate::secret::{SecretSource, given, given_path, is_impossible, is_odd, variable};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
@@ -23,6 +23,8 @@ pub(crate) struct AppConfig {
     pub(crate) alias: String,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
+    /// Variables whose values are probably mistakes.
+    pub(crate) odd_secrets: Vec<&'static str>,
     /// In order of preference.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
@@ -265,9 +267,11 @@ impl RawApp {
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
             .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
+        let mut odd_secrets = Vec::new();
         Ok(AppConfig {
             alias: alias.to_owned(),
-            credentials: self.credentials(&app_id)?,
+            credentials: self.credentials(&app_id, &mut odd_secrets)?,
+            odd_secrets,
             app_id,
             base_urls,
             ca_file: self.ca_file,
@@ -276,12 +280,16 @@ impl RawApp {
         })
     }
 
-    fn credentials(&mut self, app_id: &str) -> Result<Credentials, String> {
+    fn credentials(
+        &mut self,
+        app_id: &str,
+        odd: &mut Vec<&'static str>,
+    ) -> Result<Credentials, String> {
         let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
         let given_headers = given_headers
             .transpose()
             .map_err(|_| "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
-        let [key, api_secret, token, certificate] = self.secrets().map(secret);
+        let [key, api_secret, token, certificate] = self.secrets().map(|raw| secret(raw, odd));
         let wrong = match (key?, api_secret?, token?, certificate?) {
             (Some(key), Some(secret), None, None) => {
                 return Ok(Credentials::Basic { key, secret });
@@ -316,7 +324,11 @@ impl RawApp {
     }
 }
 
-fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
+/// Adds the variable to `odd` if its value is probably a mistake.
+fn secret(
+    (name, value, file): RawSecret<'_>,
+    odd: &mut Vec<&'static str>,
+) -> Result<Option<SecretSource>, String> {
     let source = match (value.take(), file.take()) {
         (Some(_), Some(_)) => {
             return Err(format!(
@@ -329,10 +341,13 @@ fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, St
     };
     // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
     let secret = source.read().map_err(|error| error.to_string())?;
-    if is_odd(secret.expose_secret()) {
+    if is_impossible(secret.expose_secret()) {
         return Err(format!(
-            "{name} has quotation marks around it, white space or a line break inside, or other characters than ASCII: set it to the value alone"
+            "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
         ));
+    }
+    if is_odd(secret.expose_secret()) {
+        odd.push(name);
     }
     Ok(Some(source))
 }
