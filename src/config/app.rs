@@ -298,6 +298,9 @@ impl RawApp {
                 let uid = self.uid.take().ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
+                if is_odd(&uid) {
+                    odd.push("AGORA_UID");
+                }
                 return Ok(Credentials::Token {
                     token,
                     uid,
