@@ -26,6 +26,7 @@ pub(crate) struct MessageDetail {
 
 /// A row of the outbox without payload and dedupe key.
 #[derive(Debug, Serialize, FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub(crate) struct MessageRow {
     pub(crate) at: DbTime,
     pub(crate) id: i64,
