@@ -13,7 +13,7 @@ pub(crate) use clock::{ClockStep, DbClock};
 pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
 pub(crate) use lookahead::Lookahead;
-pub(crate) use permit::{Late, PermitTerms, SendPermit};
+pub(crate) use permit::{ClaimedSlot, Late, SendPermit};
 pub(crate) use shared_clock::SharedClock;
 
 use std::time::Duration;

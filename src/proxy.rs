@@ -9,8 +9,6 @@
 //! the request. `NO_PROXY` or `no_proxy` lists hosts, domains and networks that the worker connects directly. The worker
 //! always connects loopback addresses directly.
 
-use std::env;
-
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
@@ -25,14 +23,7 @@ const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// # Errors
 /// If the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
 /// operator wanted. The error does not show the value, because the value may contain a password.
-pub(crate) fn proxy_of(target: &Uri) -> Result<Option<Intercept>, UsageError> {
-    // A lossy value that is not UTF-8 is no URL, so the worker rejects it instead of connecting directly.
-    find(target, |name| {
-        Some(env::var_os(name)?.to_string_lossy().into_owned())
-    })
-}
-
-fn find(
+pub(crate) fn proxy_of(
     target: &Uri,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Option<Intercept>, UsageError> {
@@ -96,7 +87,7 @@ mod tests {
     const API: &str = "https://api.agora.io/";
 
     fn found(given: &[(&str, &str)], target: &str) -> Result<Option<Intercept>, UsageError> {
-        find(&target.parse().expect("a URL"), |name| {
+        proxy_of(&target.parse().expect("a URL"), |name| {
             let (_, value) = given.iter().find(|(given, _)| *given == name)?;
             Some((*value).to_owned())
         })

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use crate::config::UsageError;
 use crate::sanitize;
 
-pub(super) const MAX_SECRET_BYTES: u64 = 16 * 1024;
+const MAX_SECRET_BYTES: u64 = 16 * 1024;
 
 /// Soft hyphen, zero-width space, joiners, word joiner, byte order mark.
 const INVISIBLE: [char; 6] = [
@@ -27,9 +27,9 @@ pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
 }
 
-/// A variable of this process, trimmed likewise; none if the value is not UTF-8.
+/// A variable of this process, trimmed likewise. A value that is not UTF-8 is a mistake to report, not a missing value.
 pub(crate) fn variable(name: &str) -> Option<String> {
-    given(&std::env::var(name).ok()?).map(str::to_owned)
+    given(&std::env::var_os(name)?.to_string_lossy()).map(str::to_owned)
 }
 
 /// A path, trimmed likewise. A path that is not UTF-8 stays unchanged.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::advice;
-use crate::outbox::{AppLane, LaneState};
+use crate::outbox::{AppStatus, LaneState};
 
 const SUBJECT: &str = "lane";
 
@@ -27,7 +27,7 @@ pub(crate) fn lane(
     app: &str,
     limit_per_s: f64,
     environment: Option<&str>,
-    lanes: &[AppLane],
+    lanes: &[AppStatus],
 ) -> Finding {
     let found = lanes.iter().find(|lane| lane.app == app);
     let Some((lane, pending)) = found.and_then(|app| Some((app.lane.as_ref()?, &app.pending)))

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::outbox::{
-    AppLane, ConnectionLimit, DatabaseLatency, LaneState, LaneStatus, Obstacle, Pending,
+    AppStatus, ConnectionLimit, DatabaseLatency, LaneState, LaneStatus, Obstacle, Pending,
     SCHEMA_CHECKS, ServerDiagnostics,
 };
 
@@ -138,10 +138,10 @@ fn a_fault_warns_with_its_statement_and_fails_if_inserts_fail() {
     assert_finding(&judge(&mixed), Level::Fail, "run select setval(1);");
 }
 
-fn lane_of(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
+fn lane_of(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppStatus> {
     let mut lane = LaneStatus::sending();
     change(&mut lane);
-    vec![AppLane {
+    vec![AppStatus {
         app: "default".into(),
         lane: Some(lane),
         pending: Pending {
@@ -149,6 +149,7 @@ fn lane_of(change: impl FnOnce(&mut LaneStatus)) -> Vec<AppLane> {
             scheduled: 2,
             ..Pending::default()
         },
+        ..AppStatus::default()
     }]
 }
 
@@ -158,7 +159,7 @@ fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
         kind,
         sentence: "the app is paused by ann".into(),
     };
-    let judge = |lanes: &[AppLane]| lane::lane("default", 500.0, None, lanes);
+    let judge = |lanes: &[AppStatus]| lane::lane("default", 500.0, None, lanes);
     for (kind, level, phrase) in [
         (LaneState::Paused, Level::Warn, "paused by ann"),
         (LaneState::NoWorker, Level::Ok, "at most 500 calls/s"),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::args::DatabaseArgs;
 use super::print::{one_line, report};
 use crate::config::parse_number;
-use crate::outbox::{AdminError, MessageState};
+use crate::outbox::{AdminError, MessageRow};
 
 /// Cancel pending messages that no worker is sending
 ///
@@ -32,10 +32,10 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         let (is_done, sentence) = match outbox.cancel(id).await {
             Ok(is_cancelled) => {
                 cancelled += usize::from(is_cancelled);
-                let states = outbox.message_states(&[id]).await;
-                let states = states
+                let message = outbox.message_row(id).await;
+                let message = message
                     .with_context(|| format!("the database failed after {cancelled} messages"))?;
-                describe(id, is_cancelled, states.first())
+                describe(id, is_cancelled, message.as_ref())
             }
             // A refused message must not stop the cancellation of the rest.
             Err(error @ AdminError::Refused(_)) => (false, error.to_string()),
@@ -53,7 +53,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
 }
 
 /// Returns whether the message is cancelled, and a sentence. `message` is none if there is no such message.
-fn describe(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (bool, String) {
+fn describe(id: i64, is_cancelled: bool, message: Option<&MessageRow>) -> (bool, String) {
     let sentence = match message {
         None if !is_cancelled => "is not cancelled: there is no such message".into(),
         Some(message) if !is_cancelled && message.status == "cancelled" => {
@@ -62,7 +62,9 @@ fn describe(id: i64, is_cancelled: bool, message: Option<&MessageState>) -> (boo
         Some(message) if !is_cancelled => {
             format!("is not cancelled: its state is {}", message.state)
         }
-        Some(message) if message.attempts == 0 => "is cancelled: it was never sent".into(),
+        Some(message) if message.attempts + message.uncharged == 0 => {
+            "is cancelled: it was never sent".into()
+        }
         _ => format!(
             "is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
         ),

@@ -113,7 +113,7 @@ fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
         lane::environment(config.environment.as_deref()),
     ];
     for app in &config.apps {
-        for variable in app.credentials.check().unwrap_or_default() {
+        for variable in &app.odd_secrets {
             let advice = "compare the value with the vendor's console: an env file may keep quotation marks in the value, and a copied value may contain invisible characters";
             let found = format!(
                 "{variable} has quotation marks around it, white space inside, or characters other than ASCII"

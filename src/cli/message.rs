@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use anyhow::Context;
 use clap::Args;
 
 use super::args::DatabaseArgs;
@@ -39,8 +40,16 @@ pub(super) struct MessageArgs {
 
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
-    let detail = outbox.message(args.id, args.payload).await?;
+    let found = outbox.message(args.id, args.payload).await?;
     outbox.close().await;
+    let detail = found.with_context(|| {
+        let id = args.id;
+        format!("there is no message {id}: it was never inserted, its transaction is not committed, or it is deleted already")
+    })?;
+    anyhow::ensure!(
+        detail.payload.is_some() || !args.payload,
+        "this role may not read payloads: leave out --payload, or log in as a role that also has the rights of a producer (`worker grant producer`)"
+    );
     print_as(args.json, &detail, show)
 }
 

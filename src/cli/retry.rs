@@ -126,10 +126,8 @@ async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> anyhow:
 async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
     let mut text = String::new();
     let mut all_exist = true;
-    let ids = filter.ids.as_deref().unwrap_or_default();
-    let states = outbox.message_states(ids).await?;
-    for id in ids {
-        let reason = match states.iter().find(|message| message.id == *id) {
+    for id in filter.ids.iter().flatten() {
+        let reason = match outbox.message_row(*id).await? {
             Some(message) if filter.statuses.contains(&message.status) => continue,
             Some(message) => format!("it is {}", message.state),
             None => {

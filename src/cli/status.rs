@@ -1,6 +1,7 @@
 //! `worker status`
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -27,6 +28,8 @@ pub(super) struct StatusArgs {
 
 pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
+    // A standby takes no writes, so its last count stays.
+    outbox.refresh_queue_counts(Duration::ZERO).await.ok();
     let apps = outbox.status().await?;
     outbox.close().await;
     print_as(args.json, &apps, |apps| {
@@ -58,12 +61,8 @@ fn show(app: &AppStatus) -> String {
     if let Some(seconds) = app.pending.oldest_s {
         lines.push(("oldest", format!("waits for {}", duration(seconds))));
     }
-    if let Some(time) = app.time_to_drain().filter(|_| app.pending.backlog() > 0) {
-        let time = duration(time.as_secs_f64().max(1.0));
-        lines.push(("drained", format!("in about {time}, if nothing is added")));
-    }
     if let Some(wait) = &app.queue_wait_last_hour {
-        let (median, p95, p99) = (wait.p50_s, wait.p95_s, wait.p99_s);
+        let (median, p95, p99) = (wait["p50_s"], wait["p95_s"], wait["p99_s"]);
         lines.push(("queue wait", format!("{median:.3} s median, {p95:.3} s for 95 %, {p99:.3} s for 99 % of the last hour's messages")));
     }
     let finished = counts(app.finished_24h.clone());
@@ -96,16 +95,11 @@ fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
         lines.push(("belongs to", format!("the environment {environment}")));
     }
     let mut workers = format!("{} alive", lane.workers.alive);
-    if lane.workers.versions.len() > 1 {
-        workers = workers + ", of versions " + &lane.workers.versions.join(" and ");
+    if lane.workers.aside > 0 {
+        let aside = lane.workers.aside;
+        workers = format!("{workers}, {aside} aside: `worker workers` shows why");
     }
     lines.push(("workers", workers));
-    for worker in &lane.workers.aside {
-        let since = to_the_second(worker.since);
-        let (name, reason) = (&worker.name, &worker.reason);
-        let aside = format!("{name} has stepped aside since {since}: {reason}");
-        lines.extend([("aside", aside), advice(texts::ASIDE)]);
-    }
     lines
 }
 

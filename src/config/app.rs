@@ -5,11 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::{UsageError, parse_number};
 use crate::sanitize;
-use crate::secret::{MAX_SECRET_BYTES, SecretSource, given, given_path, is_impossible};
+use crate::secret::{SecretSource, given, given_path, is_impossible, is_odd, variable};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
@@ -22,6 +23,8 @@ pub(crate) struct AppConfig {
     pub(crate) alias: String,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
+    /// Variables whose values are probably mistakes.
+    pub(crate) odd_secrets: Vec<&'static str>,
     /// In order of preference.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
@@ -198,8 +201,6 @@ impl RawApp {
     }
 
     pub(crate) fn with_secrets(mut self) -> Self {
-        // A value that is not UTF-8 is a mistake to report, not a missing value.
-        let variable = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
         for (name, value, file) in self.secrets() {
             *value = variable(name);
             *file = variable(&format!("{name}_FILE")).map(PathBuf::from);
@@ -266,12 +267,11 @@ impl RawApp {
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
             .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
-        let credentials = self.credentials(&app_id)?;
-        // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-        credentials.check().map_err(|error| error.to_string())?;
+        let mut odd_secrets = Vec::new();
         Ok(AppConfig {
             alias: alias.to_owned(),
-            credentials,
+            credentials: self.credentials(&app_id, &mut odd_secrets)?,
+            odd_secrets,
             app_id,
             base_urls,
             ca_file: self.ca_file,
@@ -280,12 +280,16 @@ impl RawApp {
         })
     }
 
-    fn credentials(&mut self, app_id: &str) -> Result<Credentials, String> {
+    fn credentials(
+        &mut self,
+        app_id: &str,
+        odd: &mut Vec<&'static str>,
+    ) -> Result<Credentials, String> {
         let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
         let given_headers = given_headers
             .transpose()
             .map_err(|_| "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
-        let [key, api_secret, token, certificate] = self.secrets().map(secret);
+        let [key, api_secret, token, certificate] = self.secrets().map(|raw| secret(raw, odd));
         let wrong = match (key?, api_secret?, token?, certificate?) {
             (Some(key), Some(secret), None, None) => {
                 return Ok(Credentials::Basic { key, secret });
@@ -294,6 +298,9 @@ impl RawApp {
                 let uid = self.uid.take().ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
+                if is_odd(&uid) {
+                    odd.push("AGORA_UID");
+                }
                 return Ok(Credentials::Token {
                     token,
                     uid,
@@ -320,26 +327,39 @@ impl RawApp {
     }
 }
 
-fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
-    match (value.take(), file.take()) {
-        (Some(_), Some(_)) => Err(format!(
-            "{name} is given both as a value and as a file: leave out one"
-        )),
-        (Some(value), None) if value.len() as u64 > MAX_SECRET_BYTES => Err(format!(
-            "{name} has more than 16 KiB: is it the right value?"
-        )),
-        (Some(value), None) if is_impossible(&value) => Err(format!(
+/// Adds the variable to `odd` if its value is probably a mistake.
+fn secret(
+    (name, value, file): RawSecret<'_>,
+    odd: &mut Vec<&'static str>,
+) -> Result<Option<SecretSource>, String> {
+    let source = match (value.take(), file.take()) {
+        (Some(_), Some(_)) => {
+            return Err(format!(
+                "{name} is given both as a value and as a file: leave out one"
+            ));
+        }
+        (Some(value), None) => SecretSource::value(value),
+        (None, Some(file)) => SecretSource::File(file),
+        (None, None) => return Ok(None),
+    };
+    // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
+    let secret = source.read().map_err(|error| error.to_string())?;
+    if is_impossible(secret.expose_secret()) {
+        return Err(format!(
             "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
-        )),
-        (Some(value), None) => Ok(Some(SecretSource::value(value))),
-        (None, Some(file)) => Ok(Some(SecretSource::File(file))),
-        (None, None) => Ok(None),
+        ));
     }
+    if is_odd(secret.expose_secret()) {
+        odd.push(name);
+    }
+    Ok(Some(source))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use hyper::HeaderMap;
 
     use super::*;
 
@@ -393,11 +413,9 @@ mod tests {
         };
         let app = app.check("a").expect("an app");
         assert_eq!(app.app_id, "id");
-        let signed_in = app.credentials.authenticate("u").expect("headers");
-        assert_eq!(
-            signed_in.headers[0].1.to_str().expect("text"),
-            "agora token=T"
-        );
+        let mut headers = HeaderMap::new();
+        app.credentials.sign("u", &mut headers).expect("signed");
+        assert_eq!(headers["authorization"], "agora token=T");
     }
 
     #[test]
@@ -433,7 +451,6 @@ mod tests {
         refused(|app| app.token = Some("T".into()));
         refused(|app| app.api_secret = None);
         refused(|app| app.api_secret_file = Some("/f".into()));
-        refused(|app| app.api_secret = Some("x".repeat(20_000)));
         refused(|app| app.api_key = Some("two\nlines".into()));
         refused(|app| app.api_key = Some(" \r\n".into()));
         refused(|app| (app.api_key, app.api_secret) = (None, None));

@@ -11,7 +11,7 @@ use metrics_process::Collector;
 use strum::VariantArray;
 
 use super::{OpsState, health};
-use crate::outbox::{AppLane, LaneState, STATEMENT_DURATION, STATEMENT_ERRORS};
+use crate::outbox::{AppStatus, LaneState, STATEMENT_DURATION, STATEMENT_ERRORS};
 use crate::stats::BOUNDS_S;
 use crate::telemetry::{self, LOG_LINES_DROPPED};
 use crate::worker::{
@@ -89,7 +89,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse 
 
 /// Fleet metrics are identical on every worker. Each scrape has a recorder of its own, which keeps no series of a
 /// deleted app and no value from before an outage.
-fn render_fleet(is_up: bool, apps: &[AppLane]) -> String {
+fn render_fleet(is_up: bool, apps: &[AppStatus]) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     metrics::with_local_recorder(&recorder, || {
         describe! { describe_gauge:
@@ -116,14 +116,18 @@ fn render_fleet(is_up: bool, apps: &[AppLane]) -> String {
     recorder.handle().render()
 }
 
-fn set_app(AppLane { app, lane, pending }: &AppLane) {
+fn set_app(
+    AppStatus {
+        app, lane, pending, ..
+    }: &AppStatus,
+) {
     // Producers can misspell any number of names. An app without a lane gets no series.
     let Some(lane) = lane else {
         return;
     };
     let set = |name: &'static str, value: f64| gauge!(name, "app" => app.clone()).set(value);
     set(WORKERS_ALIVE, lane.workers.alive.into());
-    set(WORKERS_ASIDE, count(lane.workers.aside.len() as u64));
+    set(WORKERS_ASIDE, lane.workers.aside.into());
     set(LIMIT, lane.limit_per_s);
     set(RATE, lane.rate_per_s);
     let present = lane.state();

@@ -25,17 +25,18 @@ pub(crate) enum Late {
     Released,
 }
 
+/// The slot of a claimed message.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PermitTerms {
+pub(crate) struct ClaimedSlot {
     /// The earliest start of the call.
-    pub(crate) slot: DbTime,
+    pub(crate) at: DbTime,
     /// The time of the claim's request.
     pub(crate) asked_at: Instant,
+    /// The earliest end of the lease: counted from `asked_at`.
     pub(crate) lease_ends: Instant,
-    pub(crate) request_timeout: Duration,
 }
 
-impl PermitTerms {
+impl ClaimedSlot {
     /// True if the lane released unsent messages after the claim's request.
     pub(crate) fn is_released(&self, released_at: Option<Instant>) -> bool {
         released_at.is_some_and(|released_at| self.asked_at <= released_at)
@@ -50,19 +51,20 @@ impl SendPermit {
     /// The permit for a slot, if `now` is in time for the slot and early enough within the lease. Messages of claims up to
     /// `released_at` get none.
     pub(crate) fn take(
-        terms: PermitTerms,
+        slot: ClaimedSlot,
+        request_timeout: Duration,
         clock: &DbClock,
         now: Moment,
         released_at: Option<Instant>,
     ) -> Result<Self, Late> {
         let starts_at = clock.at(now.instant);
-        if terms.is_released(released_at.max(clock.stepped_at)) {
+        if slot.is_released(released_at.max(clock.stepped_at)) {
             Err(Late::Released)
         } else if clock.was_suspended(now) {
             Err(Late::StoodStill)
-        } else if starts_at > terms.slot + TOLERANCE {
+        } else if starts_at > slot.at + TOLERANCE {
             Err(Late::Slot)
-        } else if now.instant + terms.request_timeout >= terms.lease_ends {
+        } else if now.instant + request_timeout >= slot.lease_ends {
             Err(Late::Lease)
         } else {
             Ok(Self { starts_at })
@@ -86,12 +88,11 @@ mod tests {
         }
     }
 
-    fn terms(slot: DbTime, asked_at: Instant, lease_ends: Instant) -> PermitTerms {
-        PermitTerms {
-            slot,
+    fn claimed(at: DbTime, asked_at: Instant, lease_ends: Instant) -> ClaimedSlot {
+        ClaimedSlot {
+            at,
             asked_at,
             lease_ends,
-            request_timeout: TIMEOUT,
         }
     }
 
@@ -109,7 +110,8 @@ mod tests {
         let slot = DbTime::from_micros(1_000_000_000);
         let take = |instant| {
             SendPermit::take(
-                terms(slot, now, now + LEASE),
+                claimed(slot, now, now + LEASE),
+                TIMEOUT,
                 &clock(now),
                 moment(instant),
                 None,
@@ -128,7 +130,8 @@ mod tests {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
         let take = |lease_ends| {
-            SendPermit::take(terms(slot, now, lease_ends), &clock(now), moment(now), None)
+            let slot = claimed(slot, now, lease_ends);
+            SendPermit::take(slot, TIMEOUT, &clock(now), moment(now), None)
         };
         assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
         assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
@@ -146,8 +149,8 @@ mod tests {
             shown,
         });
         let take = |asked_at| {
-            let terms = terms(shown, asked_at, later + LEASE);
-            SendPermit::take(terms, &clock, moment(later), None)
+            let slot = claimed(shown, asked_at, later + LEASE);
+            SendPermit::take(slot, TIMEOUT, &clock, moment(later), None)
         };
         assert_eq!(take(later).err(), Some(Late::Released));
         assert!(take(later + Duration::from_micros(1)).is_ok());
@@ -158,8 +161,8 @@ mod tests {
         let now = Instant::now();
         let slot = DbTime::from_micros(1_000_000_000);
         let take = |released_at| {
-            let terms = terms(slot, now, now + LEASE);
-            SendPermit::take(terms, &clock(now), moment(now), Some(released_at))
+            let slot = claimed(slot, now, now + LEASE);
+            SendPermit::take(slot, TIMEOUT, &clock(now), moment(now), Some(released_at))
         };
         let just_before = now
             .checked_sub(Duration::from_micros(1))

@@ -20,7 +20,6 @@ use crate::config::{AppConfig, Timing, UsageError};
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
-use crate::proxy::proxy_of;
 use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
@@ -36,11 +35,8 @@ impl Client {
     pub(crate) fn new(app: AppConfig, timing: Timing) -> Result<Arc<Self>, UsageError> {
         let tls = Arc::new(tls_config(app.ca_file.as_deref())?);
         let base_urls = app.base_urls.iter().enumerate();
-        let pools = base_urls.map(|(index, base_url)| {
-            let proxy = proxy_of(base_url.uri())?;
-            let (base_url, tls) = (base_url.clone(), Arc::clone(&tls));
-            Ok(ConnectionPool::new(index, base_url, proxy, tls, timing))
-        });
+        let pools = base_urls
+            .map(|(index, base_url)| ConnectionPool::new(index, base_url.clone(), &tls, timing));
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
@@ -61,11 +57,6 @@ impl Client {
     ) -> Result<SignedRequest, CredentialError> {
         let base_url = &self.pools[connection.host].base_url;
         let (path, body) = path_and_body(&self.app.app_id, message);
-        let authentication = self.app.credentials.authenticate(&message.sender)?;
-        let echo_filter = EchoFilter {
-            payload: message.payload.clone(),
-            secrets: authentication.secrets,
-        };
         // The request has no scheme and no host before its path, as a server expects it, so HTTP/1.1 needs the header `Host`.
         let target = format!("{}{path}", base_url.path_prefix());
         let mut request = Request::post(target)
@@ -77,11 +68,12 @@ impl Client {
             )
             .body(Full::new(Bytes::from(body)))
             .map_err(|_| CredentialError::NotAHeader)?;
-        request.headers_mut().extend(authentication.headers);
-        Ok(SignedRequest {
-            request,
-            echo_filter,
-        })
+        let credentials = &self.app.credentials;
+        let echo_filter = EchoFilter {
+            payload: message.payload.clone(),
+            secrets: credentials.sign(&message.sender, request.headers_mut())?,
+        };
+        Ok((request, echo_filter))
     }
 
     /// Makes one call. At most one request leaves this process, also if the call fails.
@@ -92,10 +84,7 @@ impl Client {
         &self,
         _permit: SendPermit,
         mut connection: Connection,
-        SignedRequest {
-            request,
-            echo_filter,
-        }: SignedRequest,
+        (request, echo_filter): SignedRequest,
     ) -> Result<Response, CallFailure> {
         let (host, timeout) = (connection.host, self.timing.request_timeout);
         let deadline = Instant::now() + timeout;
@@ -121,18 +110,13 @@ impl Client {
     }
 }
 
-/// A request with its credentials. It has no `Debug`, so that it reaches no log.
-pub(crate) struct SignedRequest {
-    request: Request<Full<Bytes>>,
-    echo_filter: EchoFilter,
-}
+/// A request with its credentials. The filter has no `Debug`, so that no log shows the pair.
+pub(crate) type SignedRequest = (Request<Full<Bytes>>, EchoFilter);
 
 fn failure(mut error: TrySendError<Request<Full<Bytes>>>) -> CallFailure {
-    let is_unsent = error.take_message().is_some();
     let why = error_chain_text(error.error());
-    if is_unsent {
-        CallFailure::NotSent(why)
-    } else {
-        CallFailure::Broken(why)
+    match error.take_message() {
+        Some(_) => CallFailure::NotSent(why),
+        None => CallFailure::Broken(why),
     }
 }

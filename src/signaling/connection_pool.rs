@@ -4,7 +4,6 @@
 //! handshake would then come between a call's slot and the request, and calls that waited for a handshake would arrive
 //! together with calls that did not. So an attempt takes its connection first, and then waits for its slot.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,11 +17,13 @@ use rustls::ClientConfig;
 use tower::Service;
 
 use super::{BaseUrl, CallFailure};
-use crate::config::Timing;
+use crate::config::{Timing, UsageError};
 use crate::connector::{Connector, https_connector};
 use crate::error_text::{connection_error_text, error_chain_text};
 use crate::pace::HORIZON;
+use crate::proxy::proxy_of;
 use crate::retry::shortened_at_random;
+use crate::secret;
 
 /// The worker does not reuse a connection after this time without a call. It is shorter than the usual idle timeouts of
 /// servers, gateways and firewalls. Otherwise one of them might drop the connection under a request.
@@ -50,7 +51,7 @@ pub(crate) struct ConnectionPool {
 
 #[derive(Debug, Default)]
 struct State {
-    idle: VecDeque<Connection>,
+    idle: Vec<Connection>,
     /// A moving average of the time that a connection takes.
     connect_time: Option<Duration>,
 }
@@ -71,18 +72,18 @@ impl ConnectionPool {
     pub(super) fn new(
         index: usize,
         base_url: BaseUrl,
-        proxy: Option<Intercept>,
-        tls: Arc<ClientConfig>,
+        tls: &Arc<ClientConfig>,
         timing: Timing,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, UsageError> {
+        let proxy = proxy_of(base_url.uri(), secret::variable)?;
+        Ok(Self {
             index,
             base_url,
-            connector: https_connector(tls, proxy.clone(), timing.connect_timeout),
+            connector: https_connector(Arc::clone(tls), proxy.clone(), timing.connect_timeout),
             proxy,
             timing,
             state: Mutex::default(),
-        }
+        })
     }
 
     /// How long before its slot an attempt should ask for a connection: twice the usual time of one.
@@ -102,13 +103,9 @@ impl ConnectionPool {
     fn take_idle(&self) -> Option<Connection> {
         let now = Instant::now();
         let mut state = self.state.lock();
+        state.idle.retain(|idle| idle.is_reusable(now));
         // The other side is least likely to have closed the connection that was used last.
-        while let Some(last) = state.idle.pop_back() {
-            if last.is_reusable(now) {
-                return Some(last);
-            }
-        }
-        None
+        state.idle.pop()
     }
 
     async fn connect(&self) -> Result<Connection, String> {
@@ -155,13 +152,7 @@ impl ConnectionPool {
 
     /// Puts a connection back. No request went out on it, or its response has been read.
     pub(crate) fn put_back(&self, connection: Connection) {
-        let now = Instant::now();
-        let mut state = self.state.lock();
-        let is_over = |oldest: &Connection| !oldest.is_reusable(now);
-        while state.idle.front().is_some_and(is_over) {
-            state.idle.pop_front();
-        }
-        state.idle.push_back(connection);
+        self.state.lock().idle.push(connection);
     }
 
     /// Puts a connection back as soon as it is ready after its response.

@@ -4,13 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use strum::EnumString;
 
 use super::token::{self, TokenClaims};
 use crate::config::UsageError;
-use crate::secret::{SecretSource, is_odd};
+use crate::secret::SecretSource;
 
 const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
 const X_AGORA_UID: HeaderName = HeaderName::from_static("x-agora-uid");
@@ -54,16 +54,9 @@ pub(crate) enum CredentialError {
     OtherSender { uid: String },
     #[error(transparent)]
     Secret(#[from] UsageError),
-    #[error("the app's credentials have characters that an HTTP header can't carry")]
+    /// The configuration and the table allow no such value.
+    #[error("the credentials have characters that an HTTP header can't carry")]
     NotAHeader,
-    #[error("the sender has characters that an HTTP header can't carry")]
-    SenderNotAHeader,
-}
-
-pub(crate) struct Authentication {
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Each secret in the headers, for the echo filter.
-    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl Credentials {
@@ -77,46 +70,30 @@ impl Credentials {
         }
     }
 
-    /// Reads each secret once, so that a missing file ends the start of the worker. Returns the variables whose values are
-    /// probably mistakes.
-    pub(crate) fn check(&self) -> Result<Vec<&'static str>, UsageError> {
-        let secrets = match self {
-            Self::Basic { key, secret } => {
-                vec![("AGORA_API_KEY", key), ("AGORA_API_SECRET", secret)]
-            }
-            Self::Token { token, .. } => vec![("AGORA_TOKEN", token)],
-            Self::Certificate { certificate, .. } => vec![("AGORA_APP_CERTIFICATE", certificate)],
-        };
-        let mut odd = Vec::new();
-        for (variable, secret) in secrets {
-            if is_odd(secret.read()?.expose_secret()) {
-                odd.push(variable);
-            }
-        }
-        if matches!(self, Self::Token { uid, .. } if is_odd(uid)) {
-            odd.push("AGORA_UID");
-        }
-        Ok(odd)
-    }
-
-    pub(crate) fn authenticate(&self, sender: &str) -> Result<Authentication, CredentialError> {
+    /// Adds the headers of a call. Returns each secret in them, for the echo filter.
+    pub(crate) fn sign(
+        &self,
+        sender: &str,
+        headers: &mut HeaderMap,
+    ) -> Result<Vec<SecretString>, CredentialError> {
         self.allow(sender)?;
         let (token, kind) = match self {
             Self::Basic { key, secret } => {
                 let (key, secret) = (key.read()?, secret.read()?);
                 let pair = format!("{}:{}", key.expose_secret(), secret.expose_secret());
                 let pair = STANDARD.encode(pair);
-                let header = header(&format!("Basic {pair}"))?;
-                return Ok(Authentication {
-                    headers: vec![(AUTHORIZATION, header)],
-                    secrets: vec![key, secret, pair.into()],
-                });
+                headers.insert(AUTHORIZATION, header(&format!("Basic {pair}"))?);
+                return Ok(vec![key, secret, pair.into()]);
             }
-            Self::Token { token, headers, .. } => (token.read()?, headers),
+            Self::Token {
+                token,
+                headers: kind,
+                ..
+            } => (token.read()?, kind),
             Self::Certificate {
                 app_id,
                 certificate,
-                headers,
+                headers: kind,
             } => {
                 #[expect(
                     clippy::disallowed_methods,
@@ -132,25 +109,20 @@ impl Credentials {
                     salt: rand::random_range(1..=99_999_999),
                 };
                 let token = token::make(claims, certificate.read()?.expose_secret());
-                (token.into(), headers)
+                (token.into(), kind)
             }
         };
         let text = token.expose_secret();
-        let headers = match kind {
+        match kind {
             TokenHeaders::XAgora => {
-                let uid = HeaderValue::from_str(sender);
-                let uid = uid.map_err(|_| CredentialError::SenderNotAHeader)?;
-                vec![(X_AGORA_TOKEN, header(text)?), (X_AGORA_UID, uid)]
+                headers.insert(X_AGORA_TOKEN, header(text)?);
+                headers.insert(X_AGORA_UID, header(sender)?);
             }
             TokenHeaders::Authorization => {
-                let value = header(&format!("agora token={text}"))?;
-                vec![(AUTHORIZATION, value)]
+                headers.insert(AUTHORIZATION, header(&format!("agora token={text}"))?);
             }
-        };
-        Ok(Authentication {
-            headers,
-            secrets: vec![token],
-        })
+        }
+        Ok(vec![token])
     }
 }
 
@@ -165,8 +137,9 @@ mod tests {
     use super::*;
 
     fn headers(credentials: &Credentials, sender: &str) -> Option<Vec<String>> {
-        let headers = credentials.authenticate(sender).ok()?.headers;
-        let text = |(name, value): &(HeaderName, HeaderValue)| {
+        let mut headers = HeaderMap::new();
+        credentials.sign(sender, &mut headers).ok()?;
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
             format!("{name}: {}", value.to_str().expect("text"))
         };
         Some(headers.iter().map(text).collect())

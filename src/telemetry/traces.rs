@@ -55,7 +55,7 @@ impl Traces {
         let Some(settings) = Settings::read(secret::variable)? else {
             return Ok(None);
         };
-        let proxy = proxy_of(&settings.endpoint)?;
+        let proxy = proxy_of(&settings.endpoint, secret::variable)?;
         let collector = Collector::new(settings.ca_file.as_deref(), proxy)?;
         let exporter = SpanExporter::builder()
             .with_http()

@@ -176,14 +176,11 @@ impl ClaimLoop {
             claim_id,
             max_messages: messages.min(MAX_MESSAGES),
             lookahead: self.lookahead.0,
-            lease: shared.config.timing.lease(),
-            claimed_by: &shared.config.name,
+            config: &shared.config,
             ended_before: self.lane.ended_before(),
             timeout: &self.timeout,
-            poll_interval: shared.config.timing.poll_interval * 2,
             wants_wakeup: shared.listening.load(Ordering::Relaxed),
             avoided,
-            environment: shared.config.environment.as_deref(),
             one_by_one: self.one_by_one,
         };
         let claimed = self.claim_past_refusals(request).await;
@@ -235,7 +232,7 @@ impl ClaimLoop {
         if batch.hold.is_some() {
             self.lane.release_unsent();
         }
-        let slots = batch.messages.iter().map(|claimed| claimed.slot_at);
+        let slots = batch.messages.iter().map(|claimed| claimed.slot.at);
         let mut starts: Vec<_> = slots.collect();
         // A single message must not wait for others. In a backlog, some start together.
         if batch.is_full() {

@@ -29,7 +29,7 @@ pub(super) async fn run(process: Arc<Process>) {
         for lane in process.lanes.values() {
             lane.clock_stepped();
         }
-        if step.is_back() {
+        if step.after < step.before {
             for lane in process.lanes.values() {
                 lane.set_messages_back().await;
             }

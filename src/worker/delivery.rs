@@ -18,7 +18,7 @@ use super::restart::count_panics;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
-use crate::pace::{DbClock, DbTime, Late, PermitTerms, SendPermit};
+use crate::pace::{DbClock, DbTime, Late, SendPermit};
 use crate::signaling::{
     CallFailure, Connection, ConnectionPool, CredentialError, Response, SignedRequest,
 };
@@ -46,7 +46,7 @@ enum Unsent {
 impl From<CredentialError> for Unsent {
     fn from(error: CredentialError) -> Self {
         match error {
-            CredentialError::OtherSender { .. } | CredentialError::SenderNotAHeader => {
+            CredentialError::OtherSender { .. } => {
                 Self::Ended(FinalStatus::Failed, error.to_string())
             }
             error => Self::NoCredentials(error),
@@ -113,14 +113,8 @@ async fn prepare<'lane>(
 
     let prepare_at = (start_at - lane.client.serving().lead()).floor(PREPARE_INTERVAL);
     sleep_until(clock.instant_of(prepare_at)).await;
-    let terms = PermitTerms {
-        slot: claimed.slot_at,
-        asked_at: claimed.asked_at,
-        lease_ends: claimed.lease_ends,
-        request_timeout: lane.client.timing.request_timeout,
-    };
     // Without this, each message of a held lane would try to connect to an API that is unavailable.
-    if terms.is_released(released_at(lane, claimed)) {
+    if claimed.slot.is_released(released_at(lane, claimed)) {
         return Err(Unsent::Released);
     }
     let is_measured = !message.wait_for_ack;
@@ -129,7 +123,7 @@ async fn prepare<'lane>(
     let connection = connecting.await.map_err(Unsent::NotConnected)?;
     let request = lane.client.prepare(message, &connection)?;
     let clock = wait_until(start_at, lane, clock).await;
-    match permit(lane, claimed, terms, &clock) {
+    match permit(lane, claimed, &clock) {
         Ok(permit) => Ok((permit, connection, request, open_call)),
         Err(unsent) => {
             lane.client.pools[connection.host].put_back(connection);
@@ -138,12 +132,7 @@ async fn prepare<'lane>(
     }
 }
 
-fn permit(
-    lane: &Lane,
-    claimed: &Claimed,
-    terms: PermitTerms,
-    clock: &DbClock,
-) -> Result<SendPermit, Unsent> {
+fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit, Unsent> {
     let now = Moment::now();
     let expires_at = claimed.policy.expires_at;
     if let Some(expires_at) = expires_at.filter(|at| *at <= clock.at(now.instant)) {
@@ -154,7 +143,11 @@ fn permit(
         let error = "not sent before its expires_at".to_owned();
         return Err(Unsent::Ended(FinalStatus::Expired, error));
     }
-    SendPermit::take(terms, clock, now, released_at(lane, claimed)).map_err(|late| {
+    let (timeout, released_at) = (
+        lane.client.timing.request_timeout,
+        released_at(lane, claimed),
+    );
+    SendPermit::take(claimed.slot, timeout, clock, now, released_at).map_err(|late| {
         if late != Late::Released {
             lane.stats.slot_missed(lane.shared.now());
         }

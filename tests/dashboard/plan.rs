@@ -48,10 +48,10 @@ fn page_queries() -> Vec<PageQuery> {
             ],
         },
         PageQuery {
-            name: "the first id since a time",
-            statement: include_str!("../../src/outbox/read/search/first_id_since.sql").into(),
-            types: "bigint, timestamptz",
-            values: "9000, '2020-01-01'",
+            name: "the range of a page",
+            statement: include_str!("../../src/outbox/read/search/range.sql").into(),
+            types: "bigint, timestamptz, timestamptz, bigint",
+            values: "9000, '2020-01-01', '2099-01-01', 50000",
             plan_has: &["using outbox_pkey"],
         },
         PageQuery {

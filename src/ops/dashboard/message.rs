@@ -11,21 +11,17 @@ use super::{actions, format};
 use crate::cli::message::timeline;
 use crate::message_text;
 use crate::ops::OpsState;
-use crate::outbox::{MessageDetail, MessageError, MessageRow};
+use crate::outbox::{MessageDetail, MessageRow};
 
 pub(super) async fn show(
     State(state): State<OpsState>,
     Path(id): Path<String>,
     Query(form): Query<Form>,
 ) -> Result<Response, PageError> {
-    let not_found = |text| PageError(StatusCode::NOT_FOUND, text);
-    let number = id.parse();
-    let number = number.map_err(|_| not_found(format!("there is no message {id}")))?;
+    let not_found = || PageError(StatusCode::NOT_FOUND, format!("there is no message {id}"));
+    let number = id.parse().map_err(|_| not_found())?;
     let found = super::outbox(&state)?.message(number, form.contains_key("payload"));
-    let detail = found.await.map_err(|error| match error {
-        MessageError::Database(error) => error.into(),
-        error => not_found(error.to_string()),
-    })?;
+    let detail = found.await?.ok_or_else(not_found)?;
     let message = &detail.message;
     let title = format!("Message {id}");
     let refreshes = message.finished_at.is_none();
@@ -52,6 +48,8 @@ pub(super) async fn show(
             @if let Some(payload) = &detail.payload {
                 pre #payload tabindex="0" aria-label="Payload" { (payload) }
                 p { (format::number(payload.len())) " bytes." }
+            } @else if !message.may_read_payload {
+                p { "Not shown, because the worker's role may not read payloads." }
             } @else {
                 p { "Not shown. " a href="?payload=1" { "Show the payload" } }
             }

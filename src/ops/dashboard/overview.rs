@@ -22,7 +22,7 @@ const CHARTS_SPAN: Duration = Duration::from_mins(61);
 
 pub(super) async fn show(State(state): State<OpsState>) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
-    let apps = outbox.last_status().await?;
+    let apps = outbox.status().await?;
     let workers = outbox.workers().await?;
     let minutes = outbox.minute_stats(CHARTS_SPAN).await?;
     let live = live(&apps, &workers, &minutes, outbox.viewed_at().await?);
@@ -125,14 +125,7 @@ fn tiles(app: &AppStatus) -> Markup {
             }
             div {
                 dt { "Backlog" }
-                dd {
-                    strong { (format::number(backlog)) }
-                    @match app.time_to_drain() {
-                        _ if backlog == 0 => {},
-                        Some(drain) => { " " span.dim.pair { "sent in " (format::duration(drain)) } },
-                        None => span.dim { " not moving" },
-                    }
-                }
+                dd { strong { (format::number(backlog)) } }
             }
             div { dt { "Oldest message" } dd { strong { (or_dash(oldest)) } } }
             div { dt { "Queue wait, last hour" } dd { (percentiles(&app.last_hour.queue_wait)) } }

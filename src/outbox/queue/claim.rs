@@ -8,12 +8,13 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row};
 use uuid::Uuid;
 
+use crate::config::WorkerConfig;
 use crate::error_text::database_error_text;
 use crate::message::Message;
 use crate::outbox::pool::AdaptiveTimeout;
 use crate::outbox::{HoldKind, Outbox, interval};
 use crate::outcome::DeliveryPolicy;
-use crate::pace::{DbTime, HORIZON};
+use crate::pace::{ClaimedSlot, DbTime, HORIZON};
 
 #[derive(Debug)]
 pub(crate) struct ClaimRequest<'a> {
@@ -24,19 +25,14 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) max_messages: usize,
     /// The first slot lies at least so far ahead of the claim.
     pub(crate) lookahead: Duration,
-    pub(crate) lease: Duration,
-    /// Worker name written to `claimed_by`. Informational; never compared.
-    pub(crate) claimed_by: &'a str,
+    pub(crate) config: &'a WorkerConfig,
     /// Leases and expiries that ended after this time do not count as over yet. None: all of them count.
     pub(crate) ended_before: Option<DbTime>,
     pub(crate) timeout: &'a AdaptiveTimeout,
-    /// The longest time until the lane's next claim.
-    pub(crate) poll_interval: Duration,
     /// This worker listens: inserts notify it while there is nothing to claim.
     pub(crate) wants_wakeup: bool,
     /// Destinations and channels with enough calls in flight: the claim passes over their messages.
     pub(crate) avoided: Vec<String>,
-    pub(crate) environment: Option<&'a str>,
     /// Tests each message on its own, and passes over messages that the database refuses to change. Set after a claim that
     /// the database refused, or that timed out.
     pub(crate) one_by_one: bool,
@@ -140,13 +136,10 @@ pub(crate) struct Claimed {
     pub(crate) policy: DeliveryPolicy,
     /// When the message was due before the claim. A message that goes back without an attempt is due then.
     pub(crate) original_due_at: DbTime,
-    pub(crate) slot_at: DbTime,
+    pub(crate) slot: ClaimedSlot,
     /// For a first attempt: the insert or the due time, whichever is later.
     pub(crate) wanted_at: Option<DbTime>,
     pub(crate) traceparent: Option<String>,
-    pub(crate) asked_at: Instant,
-    /// The earliest end of the lease: counted from `asked_at`.
-    pub(crate) lease_ends: Instant,
     pub(crate) is_retry: bool,
 }
 
@@ -173,11 +166,13 @@ impl Claimed {
                 ..DeliveryPolicy::from_row(row)?
             },
             original_due_at,
-            slot_at: row.try_get("slot_at")?,
+            slot: ClaimedSlot {
+                at: row.try_get("slot_at")?,
+                asked_at,
+                lease_ends: asked_at + request.config.timing.lease(),
+            },
             wanted_at: (!is_retry).then(|| original_due_at.max(created_at)),
             traceparent: row.try_get("traceparent")?,
-            asked_at,
-            lease_ends: asked_at + request.lease,
             is_retry,
         })
     }
@@ -192,14 +187,16 @@ impl Batch {
 
 impl Outbox {
     pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
-        let [first, retry] = request.position;
+        let ([first, retry], config) = (request.position, request.config);
+        // The lane's next claim comes within two polls.
+        let poll_interval = config.timing.poll_interval * 2;
         let call = call!(
             claim,
             app = request.app,
             claim_id = request.claim_id,
-            claimed_by = request.claimed_by,
+            claimed_by = config.name.as_str(),
             max_messages = i32::try_from(request.max_messages).unwrap_or(i32::MAX),
-            lease = interval(request.lease),
+            lease = interval(config.timing.lease()),
             horizon = interval(HORIZON),
             lookahead = interval(request.lookahead),
             ended_before = request.ended_before.unwrap_or(DbTime::INFINITY),
@@ -207,10 +204,10 @@ impl Outbox {
             first_after_id = first.1,
             retry_after_at = retry.0,
             retry_after_id = retry.1,
-            poll_interval = interval(request.poll_interval),
+            poll_interval = interval(poll_interval),
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),
-            environment = request.environment.map(str::to_owned),
+            environment = config.environment.clone(),
             one_by_one = request.one_by_one,
         );
         let (client, server) = request.timeout.deadlines(request.one_by_one);
@@ -240,7 +237,7 @@ impl Outbox {
                 ),
             }
         }
-        batch.messages.sort_by_key(|claimed| claimed.slot_at);
+        batch.messages.sort_by_key(|claimed| claimed.slot.at);
         Ok(batch)
     }
 }

@@ -3,9 +3,8 @@
 use serde::Serialize;
 use sqlx::{FromRow, query};
 
-use super::lane_status::LaneStatus;
+use super::status::LaneStatus;
 use crate::advice::fault_texts;
-use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outcome::Fault;
 use crate::pace::DbTime;
@@ -27,6 +26,7 @@ pub(crate) struct MessageDetail {
 
 /// A row of the outbox without payload and dedupe key.
 #[derive(Debug, Serialize, FromRow)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a column of its own")]
 pub(crate) struct MessageRow {
     pub(crate) at: DbTime,
     pub(crate) id: i64,
@@ -58,6 +58,8 @@ pub(crate) struct MessageRow {
     pub(crate) error: Option<String>,
     /// Claims pass over the message until then, because a trigger or a constraint refuses to change it.
     pub(crate) refused_until: Option<DbTime>,
+    #[serde(skip)]
+    pub(crate) may_read_payload: bool,
 }
 
 /// A failed call, or a lost claim.
@@ -97,38 +99,23 @@ impl MessageDetail {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MessageError {
-    #[error(
-        "there is no message {0}: it was never inserted, its transaction is not committed, or it is deleted already"
-    )]
-    NotFound(i64),
-    #[error(
-        "this role may not read payloads: leave out --payload, or log in as a role that also has the rights of a producer (`worker grant producer`)"
-    )]
-    NoRightToPayload,
-    #[error("the database failed: {}", database_error_text(.0))]
-    Database(#[from] sqlx::Error),
-}
-
 impl Outbox {
+    pub(crate) async fn message_row(&self, id: i64) -> Result<Option<MessageRow>, sqlx::Error> {
+        let message = query(include_str!("detail/message.sql")).bind(id);
+        Ok(self.read_rows(message).await?.pop())
+    }
+
+    /// None if there is no such message. Has no payload if the role may not read payloads.
     pub(crate) async fn message(
         &self,
         id: i64,
         with_payload: bool,
-    ) -> Result<MessageDetail, MessageError> {
-        let found: Vec<MessageRow> = self
-            .read_rows(query(include_str!("detail/message.sql")).bind(id))
-            .await?;
-        let message = found.into_iter().next().ok_or(MessageError::NotFound(id))?;
+    ) -> Result<Option<MessageDetail>, sqlx::Error> {
+        let Some(message) = self.message_row(id).await? else {
+            return Ok(None);
+        };
         let mut payload = None;
-        if with_payload {
-            let may_read =
-                query("select has_column_privilege('signaling.outbox', 'payload', 'select')");
-            let (may_read,): (bool,) = self.read_row(may_read).await?;
-            if !may_read {
-                return Err(MessageError::NoRightToPayload);
-            }
+        if with_payload && message.may_read_payload {
             let text = query("select payload from signaling.outbox where id = $1").bind(id);
             payload = self.read_rows(text).await?.pop().map(|(text,)| text);
         }
@@ -137,11 +124,11 @@ impl Outbox {
                     error, fault, charged, evidence, claimed_by, recorded_at
              from (select * from signaling.attempt where message_id = $1 order by id desc limit $2) as latest order by id",
         );
-        Ok(MessageDetail {
+        Ok(Some(MessageDetail {
             payload,
             calls: self.read_rows(calls.bind(id).bind(MAX_CALLS)).await?,
             lane: self.lane(&message.app).await?,
             message,
-        })
+        }))
     }
 }

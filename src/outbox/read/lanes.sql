@@ -13,10 +13,7 @@ from (
                    'alive', count(*) filter (where is_of_environment),
                    'refusing', coalesce(jsonb_agg(distinct coalesce(environment, '(none)'))
                                         filter (where not is_of_environment), '[]'),
-                   'versions', jsonb_agg(distinct version),
-                   'aside', coalesce(jsonb_agg(jsonb_build_object(
-                                'name', name, 'since', stepped_aside_at, 'reason', stepped_aside_reason)
-                                order by stepped_aside_at, name) filter (where stepped_aside_at is not null), '[]')) as workers
+                   'aside', count(*) filter (where stepped_aside_at is not null)) as workers
         from (select fleet.*, fleet.environment is not distinct from lane.environment as is_of_environment
               from signaling.fleet join signaling.lane using (app) where is_alive) as fleet
         group by app

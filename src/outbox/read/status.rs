@@ -1,14 +1,16 @@
-//! The status of each app.
+//! The status of each app: its lane, its pending messages, and its calls. The cost does not depend on the size of the outbox.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, query};
+use strum::{IntoStaticStr, VariantArray};
 
-use super::lane_status::{LaneStatus, Pending};
+use super::workers::LaneWorkers;
 use crate::outbox::Outbox;
-use crate::stats::{Histogram, Stats};
+use crate::pace::DbTime;
+use crate::stats::Stats;
 
 #[derive(Debug, Default, Serialize, FromRow)]
 pub(crate) struct AppStatus {
@@ -19,60 +21,146 @@ pub(crate) struct AppStatus {
     #[sqlx(json)]
     pub(crate) pending: Pending,
     /// Calls a second in the last ten seconds.
+    #[sqlx(default)]
     pub(crate) rate_per_s: f64,
     /// The most calls within a sliding second of the last minute.
+    #[sqlx(default)]
     pub(crate) peak_calls_1m: i64,
     #[sqlx(skip)]
     pub(crate) last_hour: Stats,
+    /// Estimates from a histogram, by the names of [`PERCENTILES`].
     #[sqlx(skip)]
-    pub(crate) queue_wait_last_hour: Option<Percentiles>,
+    pub(crate) queue_wait_last_hour: Option<BTreeMap<&'static str, f64>>,
     /// Messages by final status. Cancelled messages are not counted.
-    #[sqlx(json)]
+    #[sqlx(default, json)]
     pub(crate) finished_24h: BTreeMap<String, u64>,
 }
 
-/// Estimates from a histogram.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[expect(clippy::struct_field_names, reason = "the unit stands last")]
-pub(crate) struct Percentiles {
-    pub(crate) p50_s: f64,
-    pub(crate) p95_s: f64,
-    pub(crate) p99_s: f64,
+const PERCENTILES: [(&str, f64); 3] = [("p50_s", 0.50), ("p95_s", 0.95), ("p99_s", 0.99)];
+
+/// The pending messages of an app at the last count.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pending {
+    pub(crate) queued: u64,
+    pub(crate) scheduled: u64,
+    pub(crate) retrying: u64,
+    pub(crate) sending: u64,
+    /// Messages among these that the database refuses to change. Counted up to 10,000.
+    pub(crate) refused: u64,
+    /// The longest wait of a message that is not scheduled, in seconds: since its due time, but not before its insert; since
+    /// its first failed attempt, if there was one.
+    pub(crate) oldest_s: Option<f64>,
+    pub(crate) counted_ago_s: Option<f64>,
 }
 
-impl Percentiles {
-    fn of(histogram: &Histogram) -> Option<Self> {
-        let seconds = |share| Some(histogram.quantile(share)?.as_secs_f64());
-        Some(Self {
-            p50_s: seconds(0.50)?,
-            p95_s: seconds(0.95)?,
-            p99_s: seconds(0.99)?,
-        })
+impl Pending {
+    /// Due messages that no worker has claimed.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.queued + self.retrying
+    }
+
+    pub(crate) fn by_state(&self) -> [(&'static str, u64); 4] {
+        [
+            ("queued", self.queued),
+            ("scheduled", self.scheduled),
+            ("sending", self.sending),
+            ("retrying", self.retrying),
+        ]
     }
 }
 
-impl AppStatus {
-    /// Time to send the backlog at the present rate. None while the lane sends nothing.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub(crate) fn time_to_drain(&self) -> Option<Duration> {
-        let lane = self.lane.as_ref()?;
-        let is_sending = lane.paused_at.is_none() && lane.hold.is_none() && lane.workers.alive > 0;
-        let seconds = self.pending.backlog() as f64 / lane.rate_per_s;
-        is_sending
-            .then(|| Duration::try_from_secs_f64(seconds).ok())
-            .flatten()
+/// The lane's row: see the comments of the table `signaling.lane`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LaneStatus {
+    pub(crate) configured_per_s: f64,
+    pub(crate) limit_per_s: f64,
+    /// Present rate, in slots a second.
+    pub(crate) rate_per_s: f64,
+    /// In the order of `signaling.obstacle`: obstacles that an operator can remove come first.
+    pub(crate) obstacles: Vec<Obstacle>,
+    pub(crate) retry_after_until: Option<DbTime>,
+    pub(crate) limit_set_by: Option<String>,
+    pub(crate) environment: Option<String>,
+    pub(crate) throttled_at: Option<DbTime>,
+    pub(crate) paused_at: Option<DbTime>,
+    pub(crate) paused_by: Option<String>,
+    pub(crate) pause_reason: Option<String>,
+    pub(crate) hold: Option<String>,
+    pub(crate) hold_reason: Option<String>,
+    pub(crate) hold_since: Option<DbTime>,
+    pub(crate) hold_until: Option<DbTime>,
+    pub(crate) workers: LaneWorkers,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Obstacle {
+    pub(crate) kind: LaneState,
+    /// Names the remedy, too.
+    pub(crate) sentence: String,
+}
+
+/// The state of a lane. All but the first two are also obstacles, by the first of which the state is named.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "snake_case")]
+#[strum(const_into_str, serialize_all = "snake_case")]
+pub(crate) enum LaneState {
+    Sending,
+    /// A 429 has cut the rate.
+    Slowed,
+    Paused,
+    NoWorker,
+    OtherEnvironment,
+    Unauthorized,
+    Unavailable,
+    /// The API has asked for a pause, or an obstacle of a newer schema.
+    #[serde(rename = "retry_after", other)]
+    Waiting,
+}
+
+impl LaneStatus {
+    pub(crate) fn state(&self) -> LaneState {
+        match self.obstacles.first().map(|obstacle| obstacle.kind) {
+            Some(obstacle) => obstacle,
+            None if self.is_slowed() => LaneState::Slowed,
+            None => LaneState::Sending,
+        }
+    }
+
+    /// The full rate is `1 / 1.02` of the limit.
+    pub(crate) fn is_slowed(&self) -> bool {
+        self.rate_per_s < 0.97 * self.limit_per_s
+    }
+
+    pub(crate) fn is_held_by(&self, kind: LaneState) -> bool {
+        self.obstacles.iter().any(|obstacle| obstacle.kind == kind)
+    }
+
+    pub(crate) fn obstacles_text(&self) -> Option<String> {
+        let sentences = self.obstacles.iter().map(|obstacle| &*obstacle.sentence);
+        let text = sentences.collect::<Vec<_>>().join("; and ");
+        (!text.is_empty()).then_some(text)
     }
 }
 
 impl Outbox {
-    /// Counts the pending messages, then returns the status of each app in the order of the names. On a standby, which takes
-    /// no writes, the last count stays.
-    pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
-        self.refresh_queue_counts(Duration::ZERO).await.ok();
-        self.last_status().await
+    /// The lanes and the pending messages alone, which cost least.
+    pub(crate) async fn lanes(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+        let lanes = concat!(include_str!("lanes.sql"), " order by app collate \"C\"");
+        self.read_rows(query(lanes)).await
     }
 
-    pub(crate) async fn last_status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+    pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
+        let lanes = self.lanes().await?.into_iter();
+        Ok(lanes
+            .filter(|lane| lane.app == app)
+            .find_map(|lane| lane.lane))
+    }
+
+    /// The status of each app in the order of the names, with the pending messages as they were counted last.
+    pub(crate) async fn status(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
         let status = query(concat!(
             "with lanes as (",
             include_str!("lanes.sql"),
@@ -85,8 +173,82 @@ impl Outbox {
             for minute in hour.iter().filter(|minute| minute.app == app.app) {
                 app.last_hour.merge(&minute.stats);
             }
-            app.queue_wait_last_hour = Percentiles::of(&app.last_hour.queue_wait);
+            let wait = &app.last_hour.queue_wait;
+            let seconds = |(name, share)| Some((name, wait.quantile(share)?.as_secs_f64()));
+            app.queue_wait_last_hour = PERCENTILES.into_iter().map(seconds).collect();
         }
         Ok(apps)
+    }
+}
+
+#[cfg(test)]
+impl LaneStatus {
+    pub(crate) fn held_by(self, kinds: &[LaneState]) -> Self {
+        let obstacle = |kind: &LaneState| Obstacle {
+            kind: *kind,
+            sentence: format!("{kind:?}"),
+        };
+        Self {
+            obstacles: kinds.iter().map(obstacle).collect(),
+            ..self
+        }
+    }
+
+    /// A lane in its first state.
+    pub(crate) fn sending() -> Self {
+        Self {
+            configured_per_s: 500.0,
+            limit_per_s: 500.0,
+            rate_per_s: 490.2,
+            obstacles: Vec::new(),
+            retry_after_until: None,
+            limit_set_by: None,
+            environment: None,
+            throttled_at: None,
+            paused_at: None,
+            paused_by: None,
+            pause_reason: None,
+            hold: None,
+            hold_reason: None,
+            hold_since: None,
+            hold_until: None,
+            workers: LaneWorkers {
+                alive: 1,
+                ..LaneWorkers::default()
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_what_its_first_obstacle_says_else_slowed_or_sending() {
+        use LaneState::{NoWorker, OtherEnvironment, Paused, Unauthorized, Unavailable, Waiting};
+        for (obstacles, state) in [
+            (&[][..], LaneState::Sending),
+            (&[Waiting], LaneState::Waiting),
+            (&[Unavailable, Waiting], LaneState::Unavailable),
+            (&[NoWorker], LaneState::NoWorker),
+            (&[NoWorker, Unauthorized], LaneState::NoWorker),
+            (
+                &[OtherEnvironment, Unauthorized],
+                LaneState::OtherEnvironment,
+            ),
+            (&[Paused, NoWorker], LaneState::Paused),
+        ] {
+            let lane = LaneStatus::sending().held_by(obstacles);
+            assert_eq!(lane.state(), state, "{obstacles:?}");
+        }
+        let slowed = LaneStatus {
+            rate_per_s: 400.0,
+            ..LaneStatus::sending()
+        };
+        assert_eq!(slowed.state(), LaneState::Slowed);
+        let held = slowed.held_by(&[Waiting]);
+        assert_eq!(held.state(), LaneState::Waiting);
+        assert_eq!(held.obstacles_text().as_deref(), Some("Waiting"));
     }
 }

@@ -45,15 +45,8 @@ pub(crate) struct LaneWorkers {
     pub(crate) alive: u32,
     /// Other environments whose workers refuse to send the app's messages.
     pub(crate) refusing: Vec<String>,
-    pub(crate) versions: Vec<String>,
-    pub(crate) aside: Vec<AsideWorker>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct AsideWorker {
-    pub(crate) name: String,
-    pub(crate) since: DbTime,
-    pub(crate) reason: String,
+    /// Workers among these that have stepped aside.
+    pub(crate) aside: u32,
 }
 
 impl Outbox {

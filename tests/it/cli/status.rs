@@ -202,7 +202,7 @@ async fn an_app_without_a_live_worker_is_not_shown_as_sending() {
 }
 
 #[tokio::test]
-async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
+async fn workers_that_have_stepped_aside_are_shown() {
     let world = World::new().await;
     world.open_lane("default").await;
     world.pretend_worker("older", "1.2.3", "default").await;
@@ -214,17 +214,9 @@ async fn different_versions_and_workers_that_have_stepped_aside_are_shown() {
         .pretend_aside("older", "default", "2030-01-31T12:00:00Z", "HTTP 401")
         .await;
     let text = status_text(&world).await;
-    let phrases = [
-        "2 alive, of versions 1.2.3 and 1.3.0\n",
-        "older has stepped aside since 2030-01-31T12:00:00Z: HTTP 401\n",
-        "-> check the worker's credentials",
-    ];
+    let phrases = ["2 alive, 1 aside: `worker workers` shows why\n"];
     assert_contains(&text, &phrases);
-    let aside = json!([{"name": "older", "since": "2030-01-31T12:00:00Z", "reason": "HTTP 401"}]);
-    assert_eq!(
-        status_json(&world).await[0]["lane"]["workers"]["aside"],
-        aside
-    );
+    assert_eq!(status_json(&world).await[0]["lane"]["workers"]["aside"], 1);
 }
 
 #[tokio::test]

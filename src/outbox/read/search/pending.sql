@@ -1,9 +1,11 @@
--- Messages that have not ended: at most $2 of those that were never claimed, and as many of the others. The orders are those
--- of outbox_first_attempts and outbox_retries, so that no more of these indexes is read.
-(select id from signaling.outbox
- where status = 'pending' and sent_at is null and claim_id is null and ($1::text is null or app = $1)
- order by app, due_at, id limit $2)
-union all
-(select id from signaling.outbox
- where status = 'pending' and (sent_at is not null or claim_id is not null) and ($1::text is null or app = $1)
- order by app, due_at, id limit $2)
+-- The ids of messages that have not ended; null if there are $2 or more. Those that were never claimed, and the others. The
+-- orders are those of outbox_first_attempts and outbox_retries, so that no more of these indexes is read.
+select case when count(*) < $2 then coalesce(array_agg(id), '{}') end from (
+    (select id from signaling.outbox
+     where status = 'pending' and sent_at is null and claim_id is null and ($1::text is null or app = $1)
+     order by app, due_at, id limit $2)
+    union all
+    (select id from signaling.outbox
+     where status = 'pending' and (sent_at is not null or claim_id is not null) and ($1::text is null or app = $1)
+     order by app, due_at, id limit $2)
+) as pending
