@@ -38,10 +38,7 @@ pub(crate) use pool::{
 pub(crate) use queue::*;
 pub(crate) use read::*;
 pub(crate) use retention::MIN_RETENTION;
-pub(crate) use schema::{
-    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names, object_count,
-};
-pub(crate) use servers::HostState;
+pub(crate) use schema::{Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject};
 pub(crate) use stats::MinuteStats;
 pub(crate) use workers::AppReport;
 

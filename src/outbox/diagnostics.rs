@@ -6,8 +6,7 @@ use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{value, values};
-use crate::outbox::schema::own_constraints;
+use crate::outbox::one_off::value;
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -25,10 +24,6 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) max_prepared_transactions: i32,
     /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
-    /// Tables whose policies also apply to the owner of the schema's functions.
-    pub(crate) tables_closed_to_functions: Option<String>,
-    /// Tables whose policies hide rows from the role of this session.
-    pub(crate) tables_with_hidden_rows: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,12 +76,18 @@ pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
         subject: "refused",
         query: include_str!("diagnostics/refused.sql"),
         ok: "the database refuses no message",
-        advice: "correct the trigger or the constraint, then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
+        advice: "correct the trigger or the constraint (`\\d signaling.outbox` in psql lists them), then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
     },
 ];
 
-/// Causes of dead rows, which slow claims down, and changed collations.
-pub(crate) const SERVER_CHECKS: [FaultCheck; 4] = [
+/// Row-level security, causes of dead rows, which slow claims down, and changed collations.
+pub(crate) const SERVER_CHECKS: [FaultCheck; 5] = [
+    FaultCheck {
+        subject: "row security",
+        query: include_str!("diagnostics/row_security.sql"),
+        ok: "no policy applies to the worker",
+        advice: "as a superuser or the tables' owner, run",
+    },
     FaultCheck {
         subject: "autovacuum",
         query: include_str!("diagnostics/autovacuum.sql"),
@@ -164,11 +165,5 @@ impl Outbox {
     pub(crate) async fn connection_limit(&self, own: i64) -> Result<ConnectionLimit, sqlx::Error> {
         let limit = query(include_str!("diagnostics/connections.sql")).bind(own);
         self.read_row(limit).await
-    }
-
-    pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
-        let additions = query(include_str!("diagnostics/additions.sql")).bind(own_constraints());
-        self.read(async |session| values(session, additions).await)
-            .await
     }
 }

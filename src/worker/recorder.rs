@@ -214,7 +214,7 @@ impl Recorder {
                     suppressed,
                     error = error.unwrap_or("none: a trigger skips the update"),
                     consequence,
-                    "a trigger or a constraint in the database refuses the outcome of a message: `worker check` names the trigger or the constraint; correct it"
+                    "a trigger or a constraint in the database refuses the outcome of a message: correct the trigger or the constraint, which `\\d signaling.outbox` in psql lists"
                 );
             }
         }

@@ -1,4 +1,4 @@
-use super::super::migrations::migration;
+use super::super::version::migration;
 use super::*;
 use crate::outbox::DEFAULT_MAX_AGE;
 use crate::secret::SecretSource;

@@ -1,9 +1,7 @@
 use sqlx::migrate::Migrate;
-use sqlx::{AssertSqlSafe, Connection};
 use testkit::postgres::ThrowawayPostgres;
 
-use super::super::functions::FUNCTIONS;
-use super::super::migrations::{TABLE, migrations};
+use super::super::version::TABLE;
 use super::*;
 
 /// The newest version of Postgres that writes the texts of views as in the file.
@@ -139,7 +137,7 @@ fn the_parts_of_a_lost_table_are_not_named() {
     assert_eq!(names, ["table signaling.attempt"]);
     assert!(matches!(
         SchemaError::check_damage(&damage),
-        Err(SchemaError::Lost { .. })
+        Err(SchemaError::Lacking { .. })
     ));
 }
 
