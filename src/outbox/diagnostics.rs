@@ -26,7 +26,7 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) notify: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DatabaseLatency {
     pub(crate) round_trip: Duration,
     /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
@@ -141,21 +141,19 @@ impl Outbox {
     /// The fastest of several round trips.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
-            let mut measured = Vec::with_capacity(ROUND_TRIPS);
+            let mut fastest: Option<DatabaseLatency> = None;
             for _ in 0..ROUND_TRIPS {
                 let asked = Moment::now();
                 let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
                 let round_trip = asked.instant.elapsed();
                 let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
                 let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
-                measured.push(DatabaseLatency {
+                let latency = DatabaseLatency {
                     round_trip,
                     host_ahead: time::Duration::microseconds(ahead_us),
-                });
+                };
+                fastest = Some(fastest.map_or(latency, |fastest| fastest.min(latency)));
             }
-            let fastest = measured
-                .into_iter()
-                .min_by_key(|latency| latency.round_trip);
             fastest.ok_or(sqlx::Error::RowNotFound)
         })
         .await

@@ -6,7 +6,6 @@
 //! sqlx supports a single host and no `connect_timeout`. It also logs values that it can't parse, which may be passwords. So
 //! the worker parses the parameters itself, and gives sqlx the checked rest.
 
-mod hosts;
 mod parameters;
 
 use std::io;
@@ -26,8 +25,7 @@ use crate::error_text::database_error_text;
 use crate::outbox::is_login_refused;
 use crate::secret::{self, SecretSource};
 use crate::telemetry::log_throttle::LogThrottle;
-use hosts::Host;
-use parameters::Parameters;
+use parameters::{Host, Parameters};
 
 pub(crate) struct Servers {
     /// None: the variables alone, as for `psql`.

@@ -1,7 +1,8 @@
 //! A call of one of the schema's functions, as a prepared statement or as text.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgArguments;
-use sqlx::postgres::types::PgInterval;
 use sqlx::types::JsonValue;
 use sqlx::{Arguments, Postgres, Type};
 use uuid::Uuid;
@@ -105,9 +106,9 @@ impl Text for DbTime {
     }
 }
 
-impl Text for PgInterval {
+impl Text for Duration {
     fn text(&self) -> Option<String> {
-        Some(format!("{} microseconds", self.microseconds))
+        Some(format!("{} microseconds", self.as_micros()))
     }
 }
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::error_text::database_error_text;
 use crate::message::Message;
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{HoldKind, Outbox, interval};
+use crate::outbox::{HoldKind, Outbox};
 use crate::outcome::DeliveryPolicy;
 use crate::pace::{DbTime, HORIZON};
 
@@ -208,15 +208,15 @@ impl Outbox {
             claim_id = request.claim_id,
             claimed_by = request.claimed_by,
             max_messages = i32::try_from(request.max_messages).unwrap_or(i32::MAX),
-            lease = interval(request.lease),
-            horizon = interval(HORIZON),
-            lookahead = interval(request.lookahead),
+            lease = request.lease,
+            horizon = HORIZON,
+            lookahead = request.lookahead,
             ended_before = request.ended_before.unwrap_or(DbTime::INFINITY),
             first_after_at = position.first.0,
             first_after_id = position.first.1,
             retry_after_at = position.retry.0,
             retry_after_id = position.retry.1,
-            poll_interval = interval(request.poll_interval),
+            poll_interval = request.poll_interval,
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),
             environment = request.environment.map(str::to_owned),
