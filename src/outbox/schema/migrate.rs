@@ -9,7 +9,10 @@ use sqlx::{Connection, Executor, PgConnection, query};
 
 use super::functions::PROTOCOL_VERSION;
 use super::objects::{Migrated, install};
-use super::version::{SchemaError, TABLE, check_encoding, found_versions, migrations};
+use super::version::{
+    MIGRATIONS_GONE, SchemaError, TABLE, check_encoding, found_versions, migrations,
+};
+use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
@@ -38,18 +41,19 @@ impl Outbox {
     /// pooler, where processes can't take turns.
     pub(crate) async fn migrate(&self, lock_wait: Duration) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
-            return Err(SchemaError::Pooler);
+            return Err(SchemaError::Unusable(
+                "DATABASE_URL leads through a pooler in transaction mode, where migrators can't take turns: run `worker migrate` with the URL of the database itself".into(),
+            ));
         }
         let mut connection = self.migrating_connection().await?;
         let migrated = async {
             check_encoding(&mut connection).await?;
             let applied = run(&mut connection, &migrations(), lock_wait).await?;
             let work = "the installation of functions, views and triggers";
-            let migrated = repeat_without_lock(&mut connection, work, lock_wait, install).await?;
-            Ok(Migrated {
-                applied,
-                ..migrated
-            })
+            let mut migrated =
+                repeat_without_lock(&mut connection, work, lock_wait, install).await?;
+            migrated.applied = applied;
+            Ok(migrated)
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -80,7 +84,7 @@ async fn run(
     if let (None, Some(found)) = found_versions(connection).await? {
         // A person or a program emptied the table. The functions show that this version has migrated the database.
         if found != PROTOCOL_VERSION {
-            return Err(SchemaError::MigrationsGone);
+            return Err(SchemaError::Unusable(MIGRATIONS_GONE.into()));
         }
         for migration in migrations {
             connection.skip(TABLE, migration).await?;
@@ -99,7 +103,11 @@ async fn run(
         );
         match applied.iter().find(|run| run.version == migration.version) {
             Some(run) if run.checksum == migration.checksum => {}
-            Some(_) => return Err(SchemaError::Changed { work }),
+            Some(_) => {
+                return Err(SchemaError::Unusable(format!(
+                    "{work} was run with another text than this worker's: use the worker that belongs to this database"
+                )));
+            }
             None => {
                 let attempt = async |connection: &mut PgConnection| {
                     if migration.no_tx {
@@ -130,18 +138,18 @@ async fn repeat_without_lock<T>(
         connection.execute(LOCK_TIMEOUT).await?;
         match attempt(connection).await {
             Err(SchemaError::Database(error)) if is_without_lock(&error) => {}
-            Err(SchemaError::Database(source)) => {
-                let work = work.to_owned();
-                return Err(SchemaError::Failed { work, source });
+            Err(SchemaError::Database(error)) => {
+                let why = database_error_text(&error);
+                return Err(SchemaError::Unusable(format!("{work} failed: {why}")));
             }
             result => return result,
         }
         if begun.elapsed() >= lock_wait {
-            return Err(SchemaError::Locked {
-                work: work.to_owned(),
-                lock_wait,
-                holders: lock_holders(connection).await?,
-            });
+            let holders = lock_holders(connection).await?;
+            let lock_wait = humantime::format_duration(lock_wait);
+            return Err(SchemaError::Unusable(format!(
+                "{work} got no lock within {lock_wait}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`"
+            )));
         }
         if !is_blocked {
             tracing::info!(

@@ -1,7 +1,5 @@
 //! The migrations, the versions of a database's schema, and the errors of a schema that a worker can't use.
 
-use std::time::Duration;
-
 use sqlx::migrate::{MigrateError, Migration, MigrationType};
 use sqlx::{PgConnection, SqlStr, query};
 
@@ -46,55 +44,16 @@ pub(super) fn migration(version: i64, description: &'static str, text: &'static 
     )
 }
 
-/// The advice stands behind the first colon, where `worker check` splits the text.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
-    #[error("the database has no outbox yet: run `worker migrate` first")]
-    Missing,
-    #[error(
-        "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows"
-    )]
-    MigrationsGone,
-    #[error(
-        "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
-    )]
-    Outdated {
-        what: &'static str,
-        found: i64,
-        needed: i64,
-    },
-    /// Functions, tables or columns that workers need were dropped.
-    #[error(
-        "the schema signaling lacks {names}: run `worker migrate`, which makes functions again. For tables and columns, restore a backup, or run the statements that `worker check` prints"
-    )]
-    Lacking { names: String },
-    #[error(
-        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
-    )]
-    Encoding { encoding: String },
-    /// Migrators take turns by a lock of a session, and a pooler keeps no sessions.
-    #[error(
-        "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
-    )]
-    Pooler,
-    #[error(
-        "{work} got no lock within {}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
-        humantime::format_duration(*.lock_wait)
-    )]
-    Locked {
-        work: String,
-        lock_wait: Duration,
-        holders: String,
-    },
-    #[error(
-        "{work} was run with another text than this worker's: use the worker that belongs to this database"
-    )]
-    Changed { work: String },
-    #[error("{work} failed: {}", database_error_text(.source))]
-    Failed { work: String, source: sqlx::Error },
+    /// Waiting does not help. The advice stands behind the first colon, where `worker check` splits the text.
+    #[error("{0}")]
+    Unusable(String),
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
+
+pub(super) const MIGRATIONS_GONE: &str = "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows";
 
 impl From<MigrateError> for SchemaError {
     fn from(error: MigrateError) -> Self {
@@ -144,35 +103,38 @@ fn check_versions(
     found: (Option<i64>, Option<i32>),
     needed: (i64, i32),
 ) -> Result<(i64, i32), SchemaError> {
-    let outdated = |what, found, needed| SchemaError::Outdated {
-        what,
-        found,
-        needed,
+    let outdated = |what, found: i64, needed: i64| {
+        format!(
+            "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
+        )
     };
-    match found {
-        (None, None) => Err(SchemaError::Missing),
-        (None, Some(_)) => Err(SchemaError::MigrationsGone),
-        (Some(_), None) => Err(SchemaError::Lacking {
-            names: "function signaling.protocol_version".to_owned(),
-        }),
-        (Some(tables), _) if tables < needed.0 => Err(outdated("schema is", tables, needed.0)),
+    Err(SchemaError::Unusable(match found {
+        (None, None) => "the database has no outbox yet: run `worker migrate` first".into(),
+        (None, Some(_)) => MIGRATIONS_GONE.into(),
+        (Some(_), None) => lacking("function signaling.protocol_version"),
+        (Some(tables), _) if tables < needed.0 => outdated("schema is", tables, needed.0),
         (_, Some(functions)) if functions < needed.1 => {
-            Err(outdated("functions are", functions.into(), needed.1.into()))
+            outdated("functions are", functions.into(), needed.1.into())
         }
-        (Some(tables), Some(functions)) => Ok((tables, functions)),
-    }
+        (Some(tables), Some(functions)) => return Ok((tables, functions)),
+    }))
+}
+
+fn lacking(names: &str) -> String {
+    format!(
+        "the schema signaling lacks {names}: run `worker migrate`, which makes functions again. For tables and columns, restore a backup, or run the statements that `worker check` prints"
+    )
 }
 
 impl SchemaError {
     /// Fails if objects are missing that a worker needs.
     pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
-        let lacking = damage.iter().filter(|damage| damage.stops_workers());
-        let names: Vec<_> = lacking.map(Damage::name).collect();
+        let stopping = damage.iter().filter(|damage| damage.stops_workers());
+        let names: Vec<_> = stopping.map(Damage::name).collect();
         if names.is_empty() {
             return Ok(());
         }
-        let names = names.join(", ");
-        Err(Self::Lacking { names })
+        Err(Self::Unusable(lacking(&names.join(", "))))
     }
 }
 
@@ -182,7 +144,9 @@ pub(super) async fn check_encoding(connection: &mut PgConnection) -> Result<(), 
     if encoding == "UTF8" {
         return Ok(());
     }
-    Err(SchemaError::Encoding { encoding })
+    Err(SchemaError::Unusable(format!(
+        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
+    )))
 }
 
 #[cfg(test)]
