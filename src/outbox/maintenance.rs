@@ -34,7 +34,6 @@ pub(crate) struct OthersReport {
     pub(crate) serving: u32,
 }
 
-/// A row of `signaling.minute_stats`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MinuteStats {
     pub(crate) minute: DbTime,
@@ -50,7 +49,6 @@ const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Status queries count the calls of the last minute.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
-/// A batch of deletions.
 #[derive(FromRow)]
 pub(crate) struct Deletion {
     pub(crate) has_turn: bool,

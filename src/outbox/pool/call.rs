@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::pace::DbTime;
 
-/// A call of `signaling.<function>` with named arguments.
 pub(in crate::outbox) struct Call {
     pub(super) function: &'static str,
     /// Name, type and value of each argument. None is null.

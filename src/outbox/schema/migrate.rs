@@ -36,9 +36,9 @@ const TAKE_TURN: &str = "do $$ begin
     end if; end $$";
 
 impl Outbox {
-    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
-    /// of each migration, and for those of the installation. After an error, the finished migrations stay. Fails behind a
-    /// pooler, where processes can't take turns.
+    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes
+    /// that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks of each migration, and for those of
+    /// the installation. After an error, the finished migrations stay.
     pub(crate) async fn migrate(&self, lock_wait: Duration) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
             return Err(SchemaError::Unusable(

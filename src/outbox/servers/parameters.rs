@@ -1,4 +1,5 @@
-//! Parses libpq's connection parameters from a URL with several hosts, and from `PG*` variables for parameters that the URL leaves out.
+//! Parses libpq's connection parameters from a URL with several hosts, and from `PG*` variables for parameters that the URL
+//! leaves out.
 //!
 //! A parameter that the worker does not support is an error if it demands more security or names other servers, because
 //! the worker would otherwise connect with less than the operator asked for. Any other unknown parameter has no effect, such
@@ -21,7 +22,6 @@ pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_CONNECT_TIMEOUT_S: u64 = 60;
 /// Far above the system's own certificate bundles of some 300 KB.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
-
 const MAX_HOSTS: usize = 16;
 const DEFAULT_PORT: u16 = 5432;
 /// Packages of Postgres put the server's socket into one of these.
