@@ -4,8 +4,8 @@ select case when is_closed
            else format('the policies on %s apply to %s: workers send, but `worker status`, `worker message` and the dashboard fail '
                        'where they read these tables', tables, current_user) end as found,
        case when is_closed
-           then 'alter table signaling.… no force row level security, or give tables and functions the same owner'
-           else format('alter role %I bypassrls, or alter table signaling.… disable row level security', current_user) end as statement,
+           then 'alter table signaling.<table> no force row level security, or give tables and functions the same owner'
+           else format('alter role %I bypassrls, or alter table signaling.<table> disable row level security', current_user) end as statement,
        is_closed as fails
 from (select is_closed, string_agg(relname::text, ', ' order by relname) as tables
       from pg_class cross join lateral (
