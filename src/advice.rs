@@ -12,7 +12,7 @@ pub(crate) const NO_WORKER: &str = "start a worker that serves this app. If a wo
 
 pub(crate) fn refused(app: &str) -> String {
     format!(
-        "correct the trigger or the constraint that `worker check` names, then run `worker resume {app}`, which makes the messages due at once. signaling.refused lists them with the code of the error"
+        "correct the trigger or the constraint (`\\d signaling.outbox` in psql lists them), then run `worker resume {app}`, which makes the messages due at once. signaling.refused lists them with the code of the error"
     )
 }
 

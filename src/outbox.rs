@@ -13,45 +13,26 @@ mod admin;
 mod connect;
 mod diagnostics;
 mod errors;
+mod maintenance;
 mod one_off;
 mod pool;
 mod queue;
 mod read;
-mod retention;
 mod schema;
 mod servers;
-mod stats;
 mod wakeup;
-mod workers;
-
-use std::time::Duration;
-
-use sqlx::postgres::types::PgInterval;
 
 pub(crate) use admin::*;
-pub(crate) use connect::{ConnectError, Outbox};
+pub(crate) use connect::{Outbox, Unreachable};
 pub(crate) use diagnostics::*;
 pub(crate) use errors::*;
+pub(crate) use maintenance::{AppReport, MIN_RETENTION, MinuteStats};
 pub(crate) use pool::{
     AdaptiveTimeout, DEFAULT_MAX_AGE, STATEMENT_DURATION, STATEMENT_ERRORS, is_timeout,
 };
 pub(crate) use queue::*;
 pub(crate) use read::*;
-pub(crate) use retention::MIN_RETENTION;
-pub(crate) use schema::{
-    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names, object_count,
-};
-pub(crate) use servers::HostState;
-pub(crate) use stats::MinuteStats;
-pub(crate) use workers::AppReport;
-
-fn interval(duration: Duration) -> PgInterval {
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX),
-    }
-}
+pub(crate) use schema::{Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject};
 
 /// An argument that has a value for each row.
 fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {

@@ -1,36 +1,41 @@
 //! Judges the test connections to the hosts of the API.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Finding;
 use crate::signaling::{CallFailure, Client};
 
 const SUBJECT: &str = "api";
 
-/// The URL of a host, its proxy, and the time that the connection took.
-type Tried = (String, Option<String>, Result<Duration, CallFailure>);
+/// The URL of a host, and a description of the connection.
+type Tried = (String, Result<String, CallFailure>);
 
 /// Connects to each host of the list.
 pub(crate) async fn hosts(client: &Client) -> Vec<Finding> {
     let mut tried = Vec::new();
     for pool in &client.pools {
         let begun = Instant::now();
-        let connected = pool.get().await.map(|_| begun.elapsed());
-        let proxy = pool.proxy.as_ref().map(|proxy| proxy.uri().to_string());
-        tried.push((pool.base_url.to_string(), proxy, connected));
+        let connected = pool.get().await.map(|_| {
+            let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+            match &pool.proxy {
+                Some(proxy) => format!("through the proxy {} in {took_ms:.1} ms", proxy.uri()),
+                None => format!("in {took_ms:.1} ms"),
+            }
+        });
+        tried.push((pool.base_url.to_string(), connected));
     }
     judge(&tried)
 }
 
 fn judge(tried: &[Tried]) -> Vec<Finding> {
-    let some_connect = tried.iter().any(|(_, _, connected)| connected.is_ok());
+    let some_connect = tried.iter().any(|(_, connected)| connected.is_ok());
     let findings = tried.iter().map(|tried| host(tried, some_connect));
     findings.collect()
 }
 
-fn host((url, proxy, connected): &Tried, some_connect: bool) -> Finding {
-    let took = match connected {
-        Ok(took) => took.as_secs_f64() * 1e3,
+fn host((url, connected): &Tried, some_connect: bool) -> Finding {
+    let connected = match connected {
+        Ok(description) => format!("{url}: connected {description}"),
         Err(failure) => {
             let found = format!("{url}: {failure}");
             if some_connect {
@@ -42,13 +47,6 @@ fn host((url, proxy, connected): &Tried, some_connect: bool) -> Finding {
             return Finding::fail(SUBJECT, found, advice);
         }
     };
-    let through = proxy
-        .as_ref()
-        .map(|proxy| format!(" through the proxy {proxy}"));
-    let connected = format!(
-        "{url}: connected{} in {took:.1} ms",
-        through.unwrap_or_default()
-    );
     if is_in_the_clear(url) {
         return Finding::warn(
             SUBJECT,
@@ -82,9 +80,9 @@ mod tests {
 
     fn levels(tried: &[(&str, bool)]) -> Vec<Level> {
         let tried = tried.iter().map(|(url, is_there)| {
-            let took = is_there.then_some(Duration::from_millis(5));
+            let took = is_there.then(|| "in 5.0 ms".to_owned());
             let refused = || CallFailure::NotSent("connection refused".into());
-            ((*url).to_owned(), None, took.ok_or_else(refused))
+            ((*url).to_owned(), took.ok_or_else(refused))
         });
         let findings = judge(&tried.collect::<Vec<_>>()).into_iter();
         findings.map(|finding| finding.level).collect()

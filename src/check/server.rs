@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::{Finding, list};
-use crate::advice;
-use crate::outbox::{ConnectionLimit, DatabaseLatency, HostState, ServerDiagnostics};
+use crate::outbox::{ConnectionLimit, DatabaseLatency, ServerDiagnostics};
 
 /// The oldest supported version, as `server_version_num`.
 const MIN_VERSION: i32 = 140_000;
@@ -50,48 +49,19 @@ pub(crate) fn server(
 }
 
 /// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
-pub(crate) fn hosts(hosts: &[HostState]) -> Option<Finding> {
-    const SUBJECT: &str = "hosts";
-    if hosts.len() < 2 {
+pub(crate) fn hosts(states: &[Result<String, String>]) -> Option<Finding> {
+    if states.len() < 2 {
         return None;
     }
-    let states = list(hosts, |(host, state)| match state {
-        Ok(true) => format!("{host} takes writes"),
-        Ok(false) => format!("{host} takes no writes"),
-        Err(why) => format!("{host} {why}"),
+    let found = list(states, |state| match state {
+        Ok(text) | Err(text) => text.clone(),
     });
-    Some(if hosts.iter().all(|(_, state)| state.is_ok()) {
-        Finding::ok(SUBJECT, states)
+    Some(if states.iter().all(Result::is_ok) {
+        Finding::ok("hosts", found)
     } else {
-        Finding::warn(
-            SUBJECT,
-            states,
-            "repair the host before the next failover, or remove it from DATABASE_URL: workers skip it until then",
-        )
+        let advice = "repair the host before the next failover, or remove it from DATABASE_URL: workers skip it until then";
+        Finding::warn("hosts", found, advice)
     })
-}
-
-/// Fails if row-level security keeps the schema's functions from their tables.
-pub(crate) fn row_security(facts: &ServerDiagnostics) -> Finding {
-    const SUBJECT: &str = "row security";
-    let (closed, hidden) = (
-        &facts.tables_closed_to_functions,
-        &facts.tables_with_hidden_rows,
-    );
-    if let Some(tables) = closed {
-        let found = format!(
-            "its policies on {tables} apply to the owner of the schema's functions, so every call of these functions fails"
-        );
-        Finding::fail(SUBJECT, found, advice::FORCED_ROW_SECURITY)
-    } else if let Some(tables) = hidden {
-        let found = format!(
-            "the policies on {tables} apply to {}: workers send, but `worker status`, `worker message` and the dashboard fail where they read these tables",
-            facts.user
-        );
-        Finding::warn(SUBJECT, found, advice::ROW_SECURITY)
-    } else {
-        Finding::ok(SUBJECT, "no policy applies to the worker")
-    }
 }
 
 /// Warns if inserts do not notify idle workers, because Postgres can't prepare a transaction that has notified.

@@ -59,7 +59,7 @@ impl DatabaseArgs {
         max_connections: u32,
         max_age: Duration,
     ) -> anyhow::Result<Outbox> {
-        Ok(Outbox::connect(self.url()?, max_connections, max_age).await?)
+        Outbox::connect(self.url()?, max_connections, max_age).await
     }
 
     /// # Errors

@@ -137,12 +137,17 @@ async fn check_database(
     let servers = outbox.servers();
     findings.push(server::server(&servers.address(), &facts, latency, pooler));
     findings.extend(server::hosts(&servers.host_states().await));
-    findings.push(server::row_security(&facts));
+    for check in &SERVER_CHECKS {
+        findings.push(faults(check, &outbox.faults(check).await?));
+    }
+    if facts.version_num >= VERSION_WITH_DATABASE_COLLATIONS {
+        let check = &DATABASE_COLLATION;
+        findings.push(faults(check, &outbox.faults(check).await?));
+    }
     if check_schema(&outbox, &facts.user, findings).await? {
         for check in &SCHEMA_CHECKS {
             findings.push(faults(check, &outbox.faults(check).await?));
         }
-        findings.push(schema::additions(&outbox.additions().await?));
         if !pooler {
             let own = i64::from(args.worker.database_connections + OTHER_CONNECTIONS);
             let limit = outbox.connection_limit(own).await?;
@@ -158,13 +163,6 @@ async fn check_database(
         }
     }
     findings.push(server::notifications(&facts, pooler));
-    for check in &SERVER_CHECKS {
-        findings.push(faults(check, &outbox.faults(check).await?));
-    }
-    if facts.version_num >= VERSION_WITH_DATABASE_COLLATIONS {
-        let check = &DATABASE_COLLATION;
-        findings.push(faults(check, &outbox.faults(check).await?));
-    }
     findings.push(server::clock(latency));
     outbox.close().await;
     Ok(())

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::print::report;
-use crate::outbox::{Damage, Migrated, list_names};
+use crate::outbox::{Damage, Migrated};
 use crate::time_text::parse_duration;
 
 /// Create or update the schema `signaling`
@@ -60,7 +60,7 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         missing.is_empty(),
         "the schema signaling lacks {}, which this command does not create again: run the statements that `worker check` prints",
-        list_names(&missing)
+        missing.join(", ")
     );
     reported
 }

@@ -13,7 +13,7 @@ use super::signals::signals;
 use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::OpsServer;
-use crate::outbox::{ConnectError, Outbox, SchemaError, is_outage};
+use crate::outbox::{Outbox, SchemaError, Unreachable, is_outage};
 use crate::retry::RetryPolicy;
 use crate::sanitize;
 use crate::secret;
@@ -214,8 +214,9 @@ async fn open(args: &RunArgs, waiting_for: &Mutex<Option<String>>) -> anyhow::Re
 
 fn is_temporary(error: &anyhow::Error) -> bool {
     match (error.downcast_ref(), error.downcast_ref()) {
-        (Some(ConnectError::Unreachable { source, .. }), _)
-        | (_, Some(SchemaError::Database(source))) => is_outage(source),
+        (Some(Unreachable { source, .. }), _) | (_, Some(SchemaError::Database(source))) => {
+            is_outage(source)
+        }
         _ => false,
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use crate::config::UsageError;
 use crate::error_text::database_error_text;
 use crate::outbox::pool::connection_manager::{ConnectionManager, detect_pooler};
 use crate::outbox::pool::{DbPool, measure, within};
@@ -33,19 +32,12 @@ impl fmt::Debug for Outbox {
     }
 }
 
+/// The database does not answer, or refuses the login.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("{0}")]
-    Usage(#[from] UsageError),
-    /// The database does not answer, or refuses the login.
-    #[error(
-        "the database at {address} can't be used: {}",
-        database_error_text(source)
-    )]
-    Unreachable {
-        address: String,
-        source: sqlx::Error,
-    },
+#[error("the database at {address} can't be used: {}", database_error_text(.source))]
+pub(crate) struct Unreachable {
+    address: String,
+    pub(crate) source: sqlx::Error,
 }
 
 impl Outbox {
@@ -54,10 +46,10 @@ impl Outbox {
         url: Option<SecretSource>,
         max_connections: u32,
         max_age: Duration,
-    ) -> Result<Self, ConnectError> {
+    ) -> anyhow::Result<Self> {
         let servers = Arc::new(Servers::new(url)?);
         let pooler = Box::pin(detect_pooler(&servers)).await;
-        let pooler = pooler.map_err(|source| ConnectError::Unreachable {
+        let pooler = pooler.map_err(|source| Unreachable {
             address: servers.address(),
             source,
         })?;

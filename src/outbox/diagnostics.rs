@@ -6,8 +6,7 @@ use sqlx::{FromRow, query};
 use time::OffsetDateTime;
 
 use crate::outbox::Outbox;
-use crate::outbox::one_off::{value, values};
-use crate::outbox::schema::own_constraints;
+use crate::outbox::one_off::value;
 use crate::pace::DbTime;
 use crate::pace::clock::Moment;
 
@@ -25,13 +24,9 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) max_prepared_transactions: i32,
     /// The setting `signaling.notify`: see `migrations/functions/can_notify.sql`.
     pub(crate) notify: Option<String>,
-    /// Tables whose policies also apply to the owner of the schema's functions.
-    pub(crate) tables_closed_to_functions: Option<String>,
-    /// Tables whose policies hide rows from the role of this session.
-    pub(crate) tables_with_hidden_rows: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DatabaseLatency {
     pub(crate) round_trip: Duration,
     /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
@@ -81,12 +76,18 @@ pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
         subject: "refused",
         query: include_str!("diagnostics/refused.sql"),
         ok: "the database refuses no message",
-        advice: "correct the trigger or the constraint, then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
+        advice: "correct the trigger or the constraint (`\\d signaling.outbox` in psql lists them), then run `worker resume`, which makes the messages due at once. signaling.refused lists them",
     },
 ];
 
-/// Causes of dead rows, which slow claims down, and changed collations.
-pub(crate) const SERVER_CHECKS: [FaultCheck; 4] = [
+/// Row-level security, causes of dead rows, which slow claims down, and changed collations.
+pub(crate) const SERVER_CHECKS: [FaultCheck; 5] = [
+    FaultCheck {
+        subject: "row security",
+        query: include_str!("diagnostics/row_security.sql"),
+        ok: "no policy applies to the worker",
+        advice: "as a superuser or the tables' owner, run",
+    },
     FaultCheck {
         subject: "autovacuum",
         query: include_str!("diagnostics/autovacuum.sql"),
@@ -140,21 +141,19 @@ impl Outbox {
     /// The fastest of several round trips.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
-            let mut measured = Vec::with_capacity(ROUND_TRIPS);
+            let mut fastest: Option<DatabaseLatency> = None;
             for _ in 0..ROUND_TRIPS {
                 let asked = Moment::now();
                 let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
                 let round_trip = asked.instant.elapsed();
                 let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
                 let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
-                measured.push(DatabaseLatency {
+                let latency = DatabaseLatency {
                     round_trip,
                     host_ahead: time::Duration::microseconds(ahead_us),
-                });
+                };
+                fastest = Some(fastest.map_or(latency, |fastest| fastest.min(latency)));
             }
-            let fastest = measured
-                .into_iter()
-                .min_by_key(|latency| latency.round_trip);
             fastest.ok_or(sqlx::Error::RowNotFound)
         })
         .await
@@ -164,11 +163,5 @@ impl Outbox {
     pub(crate) async fn connection_limit(&self, own: i64) -> Result<ConnectionLimit, sqlx::Error> {
         let limit = query(include_str!("diagnostics/connections.sql")).bind(own);
         self.read_row(limit).await
-    }
-
-    pub(crate) async fn additions(&self) -> Result<Vec<String>, sqlx::Error> {
-        let additions = query(include_str!("diagnostics/additions.sql")).bind(own_constraints());
-        self.read(async |session| values(session, additions).await)
-            .await
     }
 }

@@ -6,7 +6,6 @@
 //! sqlx supports a single host and no `connect_timeout`. It also logs values that it can't parse, which may be passwords. So
 //! the worker parses the parameters itself, and gives sqlx the checked rest.
 
-mod hosts;
 mod parameters;
 
 use std::io;
@@ -17,7 +16,7 @@ use form_urlencoded::Serializer;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, Executor, PgConnection, Postgres, Row};
+use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 
 pub(in crate::outbox) use parameters::CONNECT_TIMEOUT;
 
@@ -26,11 +25,7 @@ use crate::error_text::database_error_text;
 use crate::outbox::is_login_refused;
 use crate::secret::{self, SecretSource};
 use crate::telemetry::log_throttle::LogThrottle;
-use hosts::Host;
-use parameters::Parameters;
-
-/// A host of the URL. True if the server takes writes; an error says why it can't be used.
-pub(crate) type HostState = (String, Result<bool, String>);
+use parameters::{Host, Parameters};
 
 pub(crate) struct Servers {
     /// None: the variables alone, as for `psql`.
@@ -66,17 +61,15 @@ impl Servers {
     /// # Errors
     /// If no host can be used. The error has the reason for each host.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.open(connect_to).await
+        self.connect_with_options()
+            .await
+            .map(|(connection, _)| connection)
     }
 
-    /// As [`connect`](Self::connect), with another function that opens the connection.
-    pub(in crate::outbox) async fn open<C>(
+    /// As [`connect`](Self::connect). Also returns the options of the connection.
+    pub(in crate::outbox) async fn connect_with_options(
         &self,
-        open: impl AsyncFn(PgConnectOptions) -> Result<C, sqlx::Error>,
-    ) -> Result<C, sqlx::Error>
-    where
-        for<'c> &'c mut C: Executor<'c, Database = Postgres>,
-    {
+    ) -> Result<(PgConnection, PgConnectOptions), sqlx::Error> {
         let parameters = self.parameters();
         let last_address = self.address();
         let mut hosts: Vec<&Host> = parameters.hosts.iter().collect();
@@ -84,10 +77,11 @@ impl Servers {
         hosts.sort_by_key(|host| host.to_string() != last_address);
         let mut failures = Vec::new();
         for host in hosts {
-            let error = match try_host(&parameters, host, &open).await {
+            let options = options(&parameters, host)?;
+            let error = match try_host(&parameters, &options).await {
                 Ok((connection, true)) => {
                     *self.address.lock() = host.to_string();
-                    return Ok(connection);
+                    return Ok((connection, options));
                 }
                 Ok((_, false)) => unusable("it takes no writes".into()),
                 Err(error) => error,
@@ -110,16 +104,17 @@ impl Servers {
         Err(unusable(failures.join("; ")))
     }
 
-    /// Queries the state of each host.
-    pub(crate) async fn host_states(&self) -> Vec<HostState> {
+    /// Describes each host. An error says why the host can't be used.
+    pub(crate) async fn host_states(&self) -> Vec<Result<String, String>> {
         let parameters = self.parameters();
         let mut states = Vec::new();
         for host in &parameters.hosts {
-            let state = match try_host(&parameters, host, &connect_to).await {
-                Ok((_, takes_writes)) => Ok(takes_writes),
-                Err(error) => Err(database_error_text(&error)),
-            };
-            states.push((host.to_string(), state));
+            let tried = async { try_host(&parameters, &options(&parameters, host)?).await };
+            states.push(match tried.await {
+                Ok((_, true)) => Ok(format!("{host} takes writes")),
+                Ok((_, false)) => Ok(format!("{host} takes no writes")),
+                Err(error) => Err(format!("{host} {}", database_error_text(&error))),
+            });
         }
         states
     }
@@ -146,21 +141,13 @@ fn read(url: Option<&SecretSource>) -> Result<Parameters, UsageError> {
     Parameters::parse(url, secret::variable)
 }
 
-async fn connect_to(options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    options.connect().await
-}
-
 /// Connects to a host. False if there are others, and this one takes no writes.
-async fn try_host<C>(
+async fn try_host(
     parameters: &Parameters,
-    host: &Host,
-    open: &impl AsyncFn(PgConnectOptions) -> Result<C, sqlx::Error>,
-) -> Result<(C, bool), sqlx::Error>
-where
-    for<'c> &'c mut C: Executor<'c, Database = Postgres>,
-{
+    options: &PgConnectOptions,
+) -> Result<(PgConnection, bool), sqlx::Error> {
     let attempt = Box::pin(async {
-        let mut connection = open(options(parameters, host)?).await?;
+        let mut connection = options.connect().await?;
         if parameters.hosts.len() == 1 {
             return Ok((connection, true));
         }

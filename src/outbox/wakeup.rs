@@ -3,8 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Connection, Executor};
 
 use crate::outbox::Outbox;
 use crate::outbox::pool::connection_manager::{SESSION_GUARDS, expires_at};
@@ -25,13 +25,13 @@ pub(crate) struct WakeupListener {
 impl Outbox {
     /// Listens on a connection of its own.
     pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
-        let open = async |options| {
-            let pool = PgPoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(options);
-            PgListener::connect_with(&pool).await
-        };
-        let mut listener = self.servers().open(open).await?;
+        // The first connection only finds the host that takes writes.
+        let (connection, options) = self.servers().connect_with_options().await?;
+        connection.close().await?;
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
         // Without this, sqlx would reconnect silently, and notifications would be lost unnoticed.
         listener.eager_reconnect(false);
         within(CONNECT_TIMEOUT, async {

@@ -332,7 +332,7 @@ impl Lane {
                 app = self.app,
                 messages,
                 suppressed,
-                "a trigger or a constraint in the database refuses changes of these messages or takes seconds for each, so they are not sent; other messages are. `worker check` names the trigger or the constraint, and signaling.refused lists the messages. Correct it, and `worker resume` tries the messages at once"
+                "a trigger or a constraint in the database refuses changes of these messages or takes seconds for each, so they are not sent; other messages are. signaling.refused lists the messages, and `\\d signaling.outbox` in psql the triggers and constraints. Correct the trigger or the constraint, and `worker resume` tries the messages at once"
             );
         }
     }

@@ -191,7 +191,7 @@ impl Recorder {
                             suppressed,
                             error = error.unwrap_or("none: a trigger skips the update"),
                             is_status_written = *result == RecordResult::WithoutDetails,
-                            "a trigger or a constraint in the database refuses the outcome of a message: `worker check` names the trigger or the constraint; correct it. If the status is not written, the message is called again, up to max_attempts"
+                            "a trigger or a constraint in the database refuses the outcome of a message: correct the trigger or the constraint, which `\\d signaling.outbox` in psql lists. If the status is not written, the message is called again, up to max_attempts"
                         );
                     }
                 }

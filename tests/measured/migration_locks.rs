@@ -182,8 +182,7 @@ async fn migrators_take_turns_and_name_the_running_one() {
     let pid: i32 = ask(&mut other, "select pg_backend_pid()").await;
     let refused = migrate(&url).arg("--lock-wait").arg("300ms").finish().await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    let expected =
-        format!("another `worker migrate` has been running for longer than 300ms: process {pid}");
+    let expected = format!("this `worker migrate` got no lock within 300ms: held by process {pid}");
     assert!(refused.stderr.contains(&expected), "{refused:?}");
 
     let mut patient = migrate(&url).arg("--lock-wait").arg("1m").start();

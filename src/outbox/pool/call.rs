@@ -1,23 +1,18 @@
 //! A call of one of the schema's functions, as a prepared statement or as text.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgArguments;
-use sqlx::postgres::types::PgInterval;
 use sqlx::types::JsonValue;
 use sqlx::{Arguments, Postgres, Type};
 use uuid::Uuid;
 
 use crate::pace::DbTime;
 
-/// A call of `signaling.<function>` with named arguments.
 pub(in crate::outbox) struct Call {
     pub(super) function: &'static str,
-    arguments: Vec<Argument>,
-}
-
-struct Argument {
-    name: &'static str,
-    type_name: String,
-    text: Option<String>,
+    /// Name, type and value of each argument. None is null.
+    arguments: Vec<(&'static str, String, Option<String>)>,
 }
 
 impl Call {
@@ -34,11 +29,8 @@ impl Call {
         name: &'static str,
         value: &T,
     ) -> Self {
-        self.arguments.push(Argument {
-            name,
-            type_name: T::type_info().to_string(),
-            text: value.text(),
-        });
+        let type_name = T::type_info().to_string();
+        self.arguments.push((name, type_name, value.text()));
         self
     }
 
@@ -46,9 +38,9 @@ impl Call {
     pub(super) fn prepared(self) -> (String, PgArguments) {
         let statement = self.statement(|place, _| format!("${}::text", place + 1));
         let mut arguments = PgArguments::default();
-        for argument in self.arguments {
+        for (_, _, text) in self.arguments {
             // sqlx reports a value that it can't encode; a text has none.
-            arguments.add(argument.text).ok();
+            arguments.add(text).ok();
         }
         (statement, arguments)
     }
@@ -65,9 +57,9 @@ impl Call {
     fn statement(&self, value: impl Fn(usize, Option<&str>) -> String) -> String {
         let arguments = self.arguments.iter().enumerate();
         let arguments: Vec<String> = arguments
-            .map(|(place, argument)| {
-                let value = value(place, argument.text.as_deref());
-                format!("{} => {value}::{}", argument.name, argument.type_name)
+            .map(|(place, (name, type_name, text))| {
+                let value = value(place, text.as_deref());
+                format!("{name} => {value}::{type_name}")
             })
             .collect();
         let (function, arguments) = (self.function, arguments.join(", "));
@@ -105,9 +97,9 @@ impl Text for DbTime {
     }
 }
 
-impl Text for PgInterval {
+impl Text for Duration {
     fn text(&self) -> Option<String> {
-        Some(format!("{} microseconds", self.microseconds))
+        Some(format!("{} microseconds", self.as_micros()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::WorkerConfig;
 use crate::error_text::database_error_text;
 use crate::message::Message;
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{HoldKind, Outbox, interval};
+use crate::outbox::{HoldKind, Outbox};
 use crate::outcome::DeliveryPolicy;
 use crate::pace::{ClaimedSlot, DbTime, HORIZON};
 
@@ -196,15 +196,15 @@ impl Outbox {
             claim_id = request.claim_id,
             claimed_by = config.name.as_str(),
             max_messages = i32::try_from(request.max_messages).unwrap_or(i32::MAX),
-            lease = interval(config.timing.lease()),
-            horizon = interval(HORIZON),
-            lookahead = interval(request.lookahead),
+            lease = config.timing.lease(),
+            horizon = HORIZON,
+            lookahead = request.lookahead,
             ended_before = request.ended_before.unwrap_or(DbTime::INFINITY),
             first_after_at = first.0,
             first_after_id = first.1,
             retry_after_at = retry.0,
             retry_after_id = retry.1,
-            poll_interval = interval(poll_interval),
+            poll_interval = poll_interval,
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),
             environment = config.environment.clone(),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::claim::ScanPosition;
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{Ended, Hold, Outbox, interval};
+use crate::outbox::{Ended, Hold, Outbox};
 use crate::pace::{DbTime, HORIZON};
 
 /// Why a lane gives out no slots, or only those of probes.
@@ -112,8 +112,8 @@ impl Outbox {
             first_after_id = first_id,
             retry_after_at = retry_at,
             retry_after_id = retry_id,
-            horizon = interval(HORIZON),
-            poll_interval = interval(poll_interval),
+            horizon = HORIZON,
+            poll_interval = poll_interval,
             renews_wakeup = renews_wakeup,
             environment = environment.map(str::to_owned),
         );
@@ -173,7 +173,6 @@ impl Outbox {
         sent_at: DbTime,
         retry_after: Duration,
     ) -> Result<Option<f64>, sqlx::Error> {
-        let retry_after = interval(retry_after);
         let call = call!(
             throttle,
             app = app,
@@ -209,7 +208,7 @@ impl Outbox {
                 let call = call!(
                     set_messages_back,
                     app = app,
-                    lease = interval(lease),
+                    lease = lease,
                     of_retries = of_retries,
                     after_at = after_at,
                     after_id = after_id,

@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::types::PgInterval;
 use strum::EnumString;
 use uuid::Uuid;
 
 use crate::outbox::pool::AdaptiveTimeout;
-use crate::outbox::{Claimed, Outbox, column, interval};
+use crate::outbox::{Claimed, Outbox, column};
 use crate::outcome::{Fault, FinalStatus};
 use crate::pace::DbTime;
 
@@ -54,9 +53,9 @@ impl Record {
         }
     }
 
-    fn delay(&self) -> Option<PgInterval> {
+    fn delay(&self) -> Option<Duration> {
         let retry_at = self.retry_at?;
-        Some(interval(retry_at.saturating_duration_since(Instant::now())))
+        Some(retry_at.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -107,7 +106,7 @@ impl Outbox {
             request_ids = call_column(records, |call| call.request_id.clone()),
             errors = column(records, |record| record.error.clone()),
             outcomes = call_column(records, |call| call.outcome),
-            durations = call_column(records, |call| Some(interval(call.duration))),
+            durations = call_column(records, |call| Some(call.duration)),
             faults = call_column(records, |call| call.fault.map(<&str>::from)),
             evidences = call_column(records, |call| call.evidence.clone()),
             one_by_one = one_by_one,

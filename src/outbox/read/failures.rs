@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{FromRow, query};
 
-use crate::outbox::{Outbox, interval};
+use crate::outbox::Outbox;
 use crate::pace::DbTime;
 
 /// Only the newest failed calls count: at 490 failures/s, those of 20 seconds.
@@ -45,7 +45,7 @@ impl Outbox {
     ) -> Result<Vec<FailureGroup>, sqlx::Error> {
         let groups = query(include_str!("failures/groups.sql"))
             .bind(MAX_CALLS_LOOKED_AT)
-            .bind(interval(span))
+            .bind(span)
             .bind(app)
             .bind(MAX_GROUPS)
             .bind(outcome);

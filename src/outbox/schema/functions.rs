@@ -1,9 +1,5 @@
 //! The texts and the version of the schema's functions.
 
-use sqlx::{PgConnection, query};
-
-use crate::outbox::one_off::values;
-
 /// Equal to `migrations/functions/protocol_version.sql`.
 pub(super) const PROTOCOL_VERSION: i32 = 1;
 
@@ -25,18 +21,6 @@ pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     resume retire_worker retry sequences_behind set_lane_back set_limit set_messages_back skip_while_restoring slot_rate
     take_free_id throttle wake_workers want_wakeup
 };
-
-/// The version of the functions in the database, from the text of the function that returns it: a call would fail if a person
-/// has replaced the function by one of another type. None: the function is missing, or its text has no number.
-pub(super) async fn found_version(
-    connection: &mut PgConnection,
-) -> Result<Option<i32>, sqlx::Error> {
-    let version = query(
-        "select substring(prosrc from '[0-9]{1,9}')::integer from pg_proc
-         where oid = to_regprocedure('signaling.protocol_version()')",
-    );
-    Ok(values(connection, version).await?.pop().flatten())
-}
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{Migrate, Migration};
 use sqlx::{Connection, Executor, PgConnection, query};
 
-use super::functions::{PROTOCOL_VERSION, found_version};
-use super::install::{Migrated, install};
-use super::migrations::{TABLE, applied, migrations};
-use super::version::{SchemaError, check_encoding, encoding};
+use super::functions::PROTOCOL_VERSION;
+use super::objects::{Migrated, install};
+use super::version::{
+    MIGRATIONS_GONE, SchemaError, TABLE, check_encoding, found_versions, migrations,
+};
+use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
@@ -18,43 +20,40 @@ use crate::outbox::pool::connection_manager::SESSION_GUARDS;
 
 /// The `search_path` has only the system's schema: in the schema `public`, other roles may create functions that a migration
 /// would call with its owner's privileges.
-///
-/// An autovacuum ends for a session that has waited as long as `deadlock_timeout`, if the role may set that. In a deadlock,
-/// the migration finds it first, and gives up.
-const SESSION: &str = "set application_name = 'signaling-worker migrate';
-    set search_path = pg_catalog, pg_temp;
-    do $$ begin
-        set deadlock_timeout = '200ms';
-    exception when insufficient_privilege then null;
-    end $$";
+const SESSION: &str =
+    "set application_name = 'signaling-worker migrate'; set search_path = pg_catalog, pg_temp";
 /// Half a second of waiting, so that sessions behind the migration wait for about a second with its work.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '500ms'";
 /// A migration outside of a transaction blocks no other session while it waits.
 const NO_LOCK_TIMEOUT: &str = "set lock_timeout = 0";
 /// Other sessions get the lock in this time.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
-const TURN_INTERVAL: Duration = Duration::from_millis(100);
-/// The advisory lock of the process that migrates.
-const TURN_LOCK: i64 = 7_310_596_821_344_204;
+/// Takes the advisory lock of the process that migrates, or fails as a statement without its lock does. Does not wait, because
+/// a concurrent index build of another migrator would wait for a statement that waits for the lock.
+const TAKE_TURN: &str = "do $$ begin
+    if not pg_try_advisory_lock(7310596821344204) then
+        raise lock_not_available;
+    end if; end $$";
 
 impl Outbox {
-    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks
-    /// of each migration, and for those of the installation. After an error, the finished migrations stay. Fails behind a
-    /// pooler, where processes can't take turns.
+    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes
+    /// that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks of each migration, and for those of
+    /// the installation. After an error, the finished migrations stay.
     pub(crate) async fn migrate(&self, lock_wait: Duration) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
-            return Err(SchemaError::Pooler);
+            return Err(SchemaError::Unusable(
+                "DATABASE_URL leads through a pooler in transaction mode, where migrators can't take turns: run `worker migrate` with the URL of the database itself".into(),
+            ));
         }
         let mut connection = self.migrating_connection().await?;
         let migrated = async {
-            check_encoding(encoding(&mut connection).await?)?;
+            check_encoding(&mut connection).await?;
             let applied = run(&mut connection, &migrations(), lock_wait).await?;
             let work = "the installation of functions, views and triggers";
-            let migrated = repeat_without_lock(&mut connection, work, lock_wait, install).await?;
-            Ok(Migrated {
-                applied,
-                ..migrated
-            })
+            let mut migrated =
+                repeat_without_lock(&mut connection, work, lock_wait, install).await?;
+            migrated.applied = applied;
+            Ok(migrated)
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -77,16 +76,15 @@ async fn run(
     migrations: &[Migration],
     lock_wait: Duration,
 ) -> Result<Vec<String>, SchemaError> {
-    take_turn(connection, lock_wait).await?;
+    let take_turn = async |connection: &mut PgConnection| Ok(connection.execute(TAKE_TURN).await?);
+    repeat_without_lock(connection, "this `worker migrate`", lock_wait, take_turn).await?;
     connection.create_schema_if_not_exists("signaling").await?;
     connection.ensure_migrations_table(TABLE).await?;
-    let applied = applied(connection).await?;
-    if applied.is_empty()
-        && let Some(found) = found_version(connection).await?
-    {
+    let applied = connection.list_applied_migrations(TABLE).await?;
+    if let (None, Some(found)) = found_versions(connection).await? {
         // A person or a program emptied the table. The functions show that this version has migrated the database.
         if found != PROTOCOL_VERSION {
-            return Err(SchemaError::MigrationsGone);
+            return Err(SchemaError::Unusable(MIGRATIONS_GONE.into()));
         }
         for migration in migrations {
             connection.skip(TABLE, migration).await?;
@@ -103,9 +101,13 @@ async fn run(
             "migration {} ({})",
             migration.version, migration.description
         );
-        match applied.iter().find(|(v, _)| *v == migration.version) {
-            Some((_, checksum)) if *checksum == *migration.checksum => {}
-            Some(_) => return Err(SchemaError::Changed { work }),
+        match applied.iter().find(|run| run.version == migration.version) {
+            Some(run) if run.checksum == migration.checksum => {}
+            Some(_) => {
+                return Err(SchemaError::Unusable(format!(
+                    "{work} was run with another text than this worker's: use the worker that belongs to this database"
+                )));
+            }
             None => {
                 let attempt = async |connection: &mut PgConnection| {
                     if migration.no_tx {
@@ -123,22 +125,6 @@ async fn run(
     Ok(lines)
 }
 
-/// Polls, because a concurrent index build of another migrator would wait for a statement that waits for the lock.
-async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
-    let begun = Instant::now();
-    loop {
-        let take = query("select pg_try_advisory_lock($1)").bind(TURN_LOCK);
-        if value(connection, take).await? {
-            return Ok(());
-        }
-        if begun.elapsed() >= lock_wait {
-            let holders = lock_holders(connection, Some(TURN_LOCK)).await?;
-            return Err(SchemaError::Busy { lock_wait, holders });
-        }
-        tokio::time::sleep(TURN_INTERVAL).await;
-    }
-}
-
 /// Repeats some work while it gets no lock.
 async fn repeat_without_lock<T>(
     connection: &mut PgConnection,
@@ -152,18 +138,18 @@ async fn repeat_without_lock<T>(
         connection.execute(LOCK_TIMEOUT).await?;
         match attempt(connection).await {
             Err(SchemaError::Database(error)) if is_without_lock(&error) => {}
-            Err(SchemaError::Database(source)) => {
-                let work = work.to_owned();
-                return Err(SchemaError::Failed { work, source });
+            Err(SchemaError::Database(error)) => {
+                let why = database_error_text(&error);
+                return Err(SchemaError::Unusable(format!("{work} failed: {why}")));
             }
             result => return result,
         }
         if begun.elapsed() >= lock_wait {
-            return Err(SchemaError::Locked {
-                work: work.to_owned(),
-                lock_wait,
-                holders: lock_holders(connection, None).await?,
-            });
+            let holders = lock_holders(connection).await?;
+            let lock_wait = humantime::format_duration(lock_wait);
+            return Err(SchemaError::Unusable(format!(
+                "{work} got no lock within {lock_wait}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`"
+            )));
         }
         if !is_blocked {
             tracing::info!(
@@ -178,12 +164,8 @@ async fn repeat_without_lock<T>(
     }
 }
 
-/// Describes the sessions that hold an advisory lock, or a lock on a relation of the schema.
-async fn lock_holders(
-    connection: &mut PgConnection,
-    advisory_lock: Option<i64>,
-) -> Result<String, sqlx::Error> {
-    let holders = query(include_str!("lock_holders.sql")).bind(advisory_lock);
+async fn lock_holders(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
+    let holders = query(include_str!("lock_holders.sql"));
     let holders: Option<String> = value(connection, holders).await?;
     Ok(holders.unwrap_or_else(|| "sessions that have ended since".to_owned()))
 }

@@ -1,18 +1,18 @@
-//! Compares the objects of the schema with the list of a freshly migrated database, `migrations/objects.json`. Without this, a
-//! dropped trigger or a replaced function would go unnoticed, because the migrations are still listed as run.
+//! Compares the objects of the schema with the list of a freshly migrated database, `migrations/objects.json`, and installs
+//! functions, views and triggers that are missing or different. Without this, a dropped trigger or a replaced function would go
+//! unnoticed, because the migrations are still listed as run.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-use sqlx::{Executor, FromRow, PgConnection, query};
+use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, PgConnection, query};
 
-use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{applied, migrations};
-use super::privileges::is_for_people;
-use super::version::SchemaError;
+use super::functions::{FUNCTIONS, PROTOCOL_VERSION};
+use super::privileges::{PRIVILEGES_LOCK, is_for_people, roles_by_kind};
+use super::version::{SchemaError, found_versions, migrations};
 use crate::outbox::Outbox;
-use crate::outbox::one_off::rows;
+use crate::outbox::one_off::{rows, values};
 
 /// Postgres writes definitions by these settings of the session.
 const SETTINGS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC';
@@ -50,9 +50,9 @@ pub(crate) struct SchemaObject {
     pub(crate) name: String,
     pub(crate) kind: ObjectKind,
     /// The name without kind and table.
-    pub(super) part: String,
+    part: String,
     /// The table of the object.
-    pub(super) relation: Option<String>,
+    relation: Option<String>,
     pub(crate) definition: Option<String>,
     /// The statement with which an operator creates the object again. None: no single statement does.
     pub(crate) statement: Option<String>,
@@ -60,7 +60,7 @@ pub(crate) struct SchemaObject {
 
 impl SchemaObject {
     /// The part of a function or a view that `create or replace` can't change.
-    pub(super) fn head(&self) -> Option<&str> {
+    fn head(&self) -> Option<&str> {
         self.definition.as_deref()?.lines().next()
     }
 }
@@ -98,53 +98,25 @@ impl Damage {
     }
 }
 
-const MAX_NAMED: usize = 10;
-
-/// The first names, for a message.
-pub(crate) fn list_names(names: &[&str]) -> String {
-    let first = names[..names.len().min(MAX_NAMED)].join(", ");
-    match names.len().saturating_sub(MAX_NAMED) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
-}
-
-pub(crate) fn object_count() -> usize {
-    EXPECTED.len()
-}
-
-/// The schema's own constraints and indexes. Others belong to the application.
-pub(crate) fn own_constraints() -> Vec<String> {
-    let own = EXPECTED
-        .iter()
-        .filter(|object| matches!(object.kind, ObjectKind::Constraint | ObjectKind::Index));
-    own.map(|object| object.part.clone()).collect()
-}
-
 /// Each view stands after the views that it reads.
-pub(super) fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> {
+fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> {
     EXPECTED
         .iter()
         .filter(|object| object.kind == ObjectKind::View)
 }
 
 /// All objects of the schema, also those of the application. Changes settings of the transaction.
-pub(super) async fn found_objects(
-    connection: &mut PgConnection,
-) -> Result<Vec<SchemaObject>, sqlx::Error> {
+async fn found_objects(connection: &mut PgConnection) -> Result<Vec<SchemaObject>, sqlx::Error> {
     connection.execute(SETTINGS).await?;
     rows(connection, query(include_str!("objects.sql"))).await
 }
 
 /// The objects that are missing or different. None: the schema is newer than this binary, which can't judge it. Changes
 /// settings of the transaction.
-pub(super) async fn find_damage(
-    connection: &mut PgConnection,
-) -> Result<Option<Vec<Damage>>, sqlx::Error> {
-    let newest = |(version, _): &_| migrations().iter().all(|own| own.version < *version);
-    if applied(connection).await?.last().is_some_and(newest)
-        || found_version(connection).await? > Some(PROTOCOL_VERSION)
-    {
+async fn find_damage(connection: &mut PgConnection) -> Result<Option<Vec<Damage>>, sqlx::Error> {
+    let (tables, functions) = found_versions(connection).await?;
+    let newest = migrations().last().map(|newest| newest.version);
+    if tables > newest || functions > Some(PROTOCOL_VERSION) {
         return Ok(None);
     }
     Ok(Some(compare(found_objects(connection).await?)))
@@ -191,6 +163,110 @@ impl Outbox {
         SchemaError::check_damage(&damage)?;
         Ok(damage)
     }
+}
+
+/// Postgres lets every role call a new function, and a restore without privileges does, too. Each role could then call the
+/// functions with the privileges of the schema's owner.
+const CLOSE_FUNCTIONS: &str = "do $$ begin
+    if exists (select from pg_proc where pronamespace = to_regnamespace('signaling')
+               and has_function_privilege('public', oid, 'execute')) then
+        revoke all on all functions in schema signaling from public;
+    end if; end $$";
+
+#[derive(Debug, Default)]
+pub(crate) struct Migrated {
+    /// A line for each migration that was run.
+    pub(crate) applied: Vec<String>,
+    /// How many functions, views and triggers were created or replaced.
+    pub(crate) installed: usize,
+    /// Objects that are missing or different, and that an installation can't repair.
+    pub(crate) remaining: Vec<Damage>,
+}
+
+/// Creates or replaces the functions, views and triggers that are missing or different, in one transaction. Does not change a
+/// newer schema, whose functions also serve older workers.
+///
+/// Roles with all functions of a kind get the new functions of that kind, too. Otherwise an update would stop workers.
+pub(super) async fn install(connection: &mut PgConnection) -> Result<Migrated, SchemaError> {
+    let mut transaction = connection.begin().await?;
+    transaction.execute(PRIVILEGES_LOCK).await?;
+    let Some(damage) = find_damage(&mut transaction).await? else {
+        return Ok(Migrated::default());
+    };
+    let (damage, remaining): (Vec<_>, Vec<_>) = damage
+        .into_iter()
+        .partition(|damage| damage.object.kind.is_repairable());
+    SchemaError::check_damage(&remaining)?;
+    let mut objects: Vec<_> = damage.iter().map(|damage| damage.object).collect();
+    // Functions call each other, in any order.
+    let mut statements = vec!["set local check_function_bodies = off".to_owned()];
+    if damage.iter().any(has_other_columns) {
+        objects.retain(|object| object.kind != ObjectKind::View);
+        objects.extend(views());
+        let drop = |view: &SchemaObject| format!("drop view if exists signaling.{}", view.part);
+        statements.extend(views().rev().map(drop));
+    }
+    statements.extend(objects.iter().filter_map(|object| statement(object)));
+    if !objects.is_empty() {
+        // Before the search for roles by their functions, because an operator's replacement of a function has no grants.
+        drop_conflicting(&mut transaction, &objects).await?;
+        let roles = roles_by_kind(&mut transaction).await?;
+        let script = AssertSqlSafe(statements.join(";\n"));
+        transaction.execute(script).await?;
+        for (kind, role) in roles {
+            let grants = AssertSqlSafe(kind.grants(&role));
+            transaction.execute(grants).await?;
+        }
+    }
+    transaction.execute(CLOSE_FUNCTIONS).await?;
+    transaction.commit().await?;
+    Ok(Migrated {
+        installed: objects.len(),
+        remaining,
+        ..Migrated::default()
+    })
+}
+
+fn statement(object: &SchemaObject) -> Option<String> {
+    if object.kind == ObjectKind::Function {
+        let text = FUNCTIONS.iter().find(|(name, _)| *name == object.part);
+        return text.map(|(_, text)| (*text).to_owned());
+    }
+    object.statement.clone()
+}
+
+/// True for a view with other columns, which `create or replace` refuses. The installation then drops all views, because
+/// views read each other.
+fn has_other_columns(damage: &Damage) -> bool {
+    let is_other = |found: &SchemaObject| found.head() != damage.object.head();
+    damage.object.kind == ObjectKind::View && damage.found.as_ref().is_some_and(is_other)
+}
+
+/// Drops functions with a name of this schema but other arguments, another result or another owner. `create or replace` would
+/// fail, or leave a second function of the same name.
+async fn drop_conflicting(
+    connection: &mut PgConnection,
+    objects: &[&SchemaObject],
+) -> Result<(), sqlx::Error> {
+    let functions = objects
+        .iter()
+        .filter(|object| object.kind == ObjectKind::Function);
+    let (names, heads): (Vec<_>, Vec<_>) = functions
+        .map(|function| (function.part.as_str(), function.head()))
+        .unzip();
+    let conflicting = query(
+        "select format('drop function %s', pg_proc.oid::regprocedure)
+         from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name
+              left join pg_class as outbox on outbox.oid = to_regclass('signaling.outbox')
+         where pronamespace = to_regnamespace('signaling')
+           and (format('(%s) returns %s', pg_get_function_arguments(pg_proc.oid), pg_get_function_result(pg_proc.oid)) <> head
+                or prosecdef and not pg_has_role(proowner, relowner, 'usage'))",
+    );
+    let statements: Vec<String> = values(connection, conflicting.bind(names).bind(heads)).await?;
+    for statement in statements {
+        connection.execute(AssertSqlSafe(statement)).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

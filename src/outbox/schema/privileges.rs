@@ -7,7 +7,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{rows, values};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum RoleKind {
     Producer,
     Worker,
@@ -17,7 +18,6 @@ pub(crate) enum RoleKind {
 
 /// The privileges of a kind. The tables and the functions are lists of names with spaces between them.
 struct Privileges {
-    about: &'static str,
     /// The privilege on single columns of the outbox, in SQL.
     columns: &'static str,
     select: &'static str,
@@ -41,14 +41,12 @@ impl RoleKind {
     fn privileges(self) -> Privileges {
         match self {
             Self::Producer => Privileges {
-                about: "a producer: it may insert, read and cancel messages",
                 columns: "insert (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging, \
                           enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, dedupe_key, traceparent)",
                 select: "outbox attempt delivery delivery_status",
                 execute: &["cancel protocol_version"],
             },
             Self::Worker => Privileges {
-                about: "a worker: it may deliver messages, by functions alone",
                 columns: "",
                 select: "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
                          queue_counts_turn worker worker_app fleet obstacle refused schema_migrations",
@@ -59,12 +57,10 @@ impl RoleKind {
                 ],
             },
             Self::Operator => Privileges {
-                about: "an operator: it may pause, resume, limit, retry and cancel, and read like a reader",
                 execute: &["pause resume set_limit retry cancel adopt", READING],
                 ..Self::Reader.privileges()
             },
             Self::Reader => Privileges {
-                about: "a reader: it may read the state of messages, without their content",
                 // Without the payload, and without the dedupe key and the traceparent, which producers may derive from it.
                 columns: "select (id, app, sender, destination, channel_name, wait_for_ack, enable_offline_messaging, \
                           enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, created_at, status, \
@@ -76,10 +72,6 @@ impl RoleKind {
         }
     }
 
-    pub(crate) fn about(self) -> &'static str {
-        self.privileges().about
-    }
-
     fn functions(self) -> Vec<&'static str> {
         let lists = self.privileges().execute.iter();
         lists.flat_map(|list| names(list)).collect()
@@ -87,8 +79,7 @@ impl RoleKind {
 
     /// A transaction that an operator may run again.
     pub(crate) fn script(self, role: &str) -> String {
-        let (about, grants) = (self.about(), self.grants(role));
-        format!("-- {about}\nbegin;\n{grants}commit;\n")
+        format!("begin;\n{}commit;\n", self.grants(role))
     }
 
     pub(super) fn grants(self, role: &str) -> String {

@@ -1,77 +1,59 @@
-//! The version of a database's schema, and the errors of a schema that a worker can't use.
+//! The migrations, the versions of a database's schema, and the errors of a schema that a worker can't use.
 
-use std::time::Duration;
+use sqlx::migrate::{MigrateError, Migration, MigrationType};
+use sqlx::{PgConnection, SqlStr, query};
 
-use sqlx::migrate::MigrateError;
-use sqlx::{PgConnection, query};
-
-use super::functions::{PROTOCOL_VERSION, found_version};
-use super::migrations::{applied, migrations};
-use super::objects::{Damage, list_names};
+use super::functions::PROTOCOL_VERSION;
+use super::objects::Damage;
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
-use crate::outbox::one_off::value;
+use crate::outbox::one_off::{value, values};
 
-/// The advice stands behind the first colon, where `worker check` splits the text.
+/// Description and text. A migration that has been released is never changed.
+const MIGRATIONS: [(&str, &str); 3] = [
+    (
+        "outbox",
+        include_str!("../../../migrations/0001_outbox.sql"),
+    ),
+    ("stats", include_str!("../../../migrations/0002_stats.sql")),
+    (
+        "workers",
+        include_str!("../../../migrations/0003_workers.sql"),
+    ),
+];
+
+/// Apart from the migrations of an application that uses sqlx, too.
+pub(super) const TABLE: &str = "signaling.schema_migrations";
+
+pub(super) fn migrations() -> Vec<Migration> {
+    std::iter::zip(1.., MIGRATIONS)
+        .map(|(version, (description, text))| migration(version, description, text))
+        .collect()
+}
+
+/// A text that begins with this line is a single statement that Postgres refuses to run in a transaction.
+pub(super) fn migration(version: i64, description: &'static str, text: &'static str) -> Migration {
+    let no_tx = text.starts_with("-- no-transaction\n");
+    let text = SqlStr::from_static(text);
+    Migration::new(
+        version,
+        description.into(),
+        MigrationType::Simple,
+        text,
+        no_tx,
+    )
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
-    #[error("the database has no outbox yet: run `worker migrate` first")]
-    Missing,
-    #[error(
-        "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows"
-    )]
-    MigrationsGone,
-    #[error(
-        "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
-    )]
-    Outdated {
-        what: &'static str,
-        found: i64,
-        needed: i64,
-    },
-    /// Functions that workers need were dropped.
-    #[error("the schema signaling lacks {names}: run `worker migrate`, which makes them again")]
-    Dropped { names: String },
-    /// Tables or columns were dropped, and their rows with them.
-    #[error(
-        "the schema signaling lacks {names}, and no migration makes them again: restore a backup, or run `worker check`, which prints statements that make them empty"
-    )]
-    Lost { names: String },
-    #[error(
-        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
-    )]
-    Encoding { encoding: String },
-    /// Migrators take turns by a lock of a session, and a pooler keeps no sessions.
-    #[error(
-        "DATABASE_URL leads through a pooler in transaction mode: run `worker migrate` with the URL of the database itself"
-    )]
-    Pooler,
-    #[error(
-        "{work} got no lock within {}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`",
-        humantime::format_duration(*.lock_wait)
-    )]
-    Locked {
-        work: String,
-        lock_wait: Duration,
-        holders: String,
-    },
-    #[error(
-        "another `worker migrate` has been running for longer than {}: {holders}. Run this again when it has ended",
-        humantime::format_duration(*.lock_wait)
-    )]
-    Busy {
-        lock_wait: Duration,
-        holders: String,
-    },
-    #[error(
-        "{work} was run with another text than this worker's: use the worker that belongs to this database"
-    )]
-    Changed { work: String },
-    #[error("{work} failed: {}", database_error_text(.source))]
-    Failed { work: String, source: sqlx::Error },
+    /// Waiting does not help. The advice stands behind the first colon, where `worker check` splits the text.
+    #[error("{0}")]
+    Unusable(String),
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
+
+pub(super) const MIGRATIONS_GONE: &str = "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows";
 
 impl From<MigrateError> for SchemaError {
     fn from(error: MigrateError) -> Self {
@@ -86,19 +68,34 @@ impl Outbox {
     /// Returns the versions of the tables and of the functions. Fails if a migration of this binary was not run, or the
     /// functions are older.
     pub(crate) async fn check_schema(&self) -> Result<(i64, i32), SchemaError> {
-        let read = self.read(async |session| {
-            let tables = applied(session).await?.pop();
-            let found = (
-                tables.map(|(version, _)| version),
-                found_version(session).await?,
-            );
-            Ok((encoding(session).await?, found))
-        });
-        let (encoding, found) = read.await?;
-        check_encoding(encoding)?;
-        let newest = migrations().last().map_or(0, |newest| newest.version);
-        check_versions(found, (newest, PROTOCOL_VERSION))
+        let check = async |session: &mut PgConnection| {
+            check_encoding(session).await?;
+            let newest = migrations().last().map_or(0, |newest| newest.version);
+            check_versions(found_versions(session).await?, (newest, PROTOCOL_VERSION))
+        };
+        self.read(async |session| Ok(check(session).await)).await?
     }
+}
+
+/// The versions of the tables and of the functions. None: not found.
+///
+/// Reads the text of the function `protocol_version`. A call would fail if a person has replaced the function by one of
+/// another type.
+pub(super) async fn found_versions(
+    connection: &mut PgConnection,
+) -> Result<(Option<i64>, Option<i32>), sqlx::Error> {
+    let exists = query("select to_regclass('signaling.schema_migrations') is not null");
+    let mut tables = None;
+    if value(connection, exists).await? {
+        let newest = query("select max(version) from signaling.schema_migrations where success");
+        tables = value(connection, newest).await?;
+    }
+    let functions = query(
+        "select substring(prosrc from '[0-9]{1,9}')::integer from pg_proc
+         where oid = to_regprocedure('signaling.protocol_version()')",
+    );
+    let functions = values(connection, functions).await?.pop();
+    Ok((tables, functions.flatten()))
 }
 
 /// Compares the versions found, of the tables and of the functions, with the ones that this binary needs.
@@ -106,59 +103,50 @@ fn check_versions(
     found: (Option<i64>, Option<i32>),
     needed: (i64, i32),
 ) -> Result<(i64, i32), SchemaError> {
-    let outdated = |what, found, needed| SchemaError::Outdated {
-        what,
-        found,
-        needed,
+    let outdated = |what, found: i64, needed: i64| {
+        format!(
+            "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
+        )
     };
-    match found {
-        (None, None) => Err(SchemaError::Missing),
-        (None, Some(_)) => Err(SchemaError::MigrationsGone),
-        (Some(_), None) => Err(SchemaError::Dropped {
-            names: "function signaling.protocol_version".to_owned(),
-        }),
-        (Some(tables), _) if tables < needed.0 => Err(outdated("schema is", tables, needed.0)),
+    Err(SchemaError::Unusable(match found {
+        (None, None) => "the database has no outbox yet: run `worker migrate` first".into(),
+        (None, Some(_)) => MIGRATIONS_GONE.into(),
+        (Some(_), None) => lacking("function signaling.protocol_version"),
+        (Some(tables), _) if tables < needed.0 => outdated("schema is", tables, needed.0),
         (_, Some(functions)) if functions < needed.1 => {
-            Err(outdated("functions are", functions.into(), needed.1.into()))
+            outdated("functions are", functions.into(), needed.1.into())
         }
-        (Some(tables), Some(functions)) => Ok((tables, functions)),
-    }
+        (Some(tables), Some(functions)) => return Ok((tables, functions)),
+    }))
+}
+
+fn lacking(names: &str) -> String {
+    format!(
+        "the schema signaling lacks {names}: run `worker migrate`, which makes functions again. For tables and columns, restore a backup, or run the statements that `worker check` prints"
+    )
 }
 
 impl SchemaError {
-    /// Fails if objects are missing that a worker needs. Names lost tables and columns first, because nothing else can be
-    /// created without them.
+    /// Fails if objects are missing that a worker needs.
     pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
-        let lacking = |is_repairable| {
-            let names: Vec<_> = damage
-                .iter()
-                .filter(|damage| damage.stops_workers())
-                .filter(|damage| damage.object.kind.is_repairable() == is_repairable)
-                .map(Damage::name)
-                .collect();
-            (!names.is_empty()).then(|| list_names(&names))
-        };
-        match (lacking(false), lacking(true)) {
-            (Some(names), _) => Err(Self::Lost { names }),
-            (None, Some(names)) => Err(Self::Dropped { names }),
-            (None, None) => Ok(()),
+        let stopping = damage.iter().filter(|damage| damage.stops_workers());
+        let names: Vec<_> = stopping.map(Damage::name).collect();
+        if names.is_empty() {
+            return Ok(());
         }
+        Err(Self::Unusable(lacking(&names.join(", "))))
     }
 }
 
-pub(super) async fn encoding(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    value(
-        connection,
-        query("select current_setting('server_encoding')"),
-    )
-    .await
-}
-
-pub(super) fn check_encoding(encoding: String) -> Result<(), SchemaError> {
+pub(super) async fn check_encoding(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let encoding = query("select current_setting('server_encoding')");
+    let encoding: String = value(connection, encoding).await?;
     if encoding == "UTF8" {
         return Ok(());
     }
-    Err(SchemaError::Encoding { encoding })
+    Err(SchemaError::Unusable(format!(
+        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
+    )))
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
-//! Parses libpq's connection parameters from a URL, and from `PG*` variables for parameters that the URL leaves out.
+//! Parses libpq's connection parameters from a URL with several hosts, and from `PG*` variables for parameters that the URL
+//! leaves out.
 //!
 //! A parameter that the worker does not support is an error if it demands more security or names other servers, because
 //! the worker would otherwise connect with less than the operator asked for. Any other unknown parameter has no effect, such
 //! as those of an application's own pool.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use sqlx::postgres::PgSslMode;
 
-use super::hosts::{self, Host};
 use crate::config::UsageError;
 use crate::sanitize;
 
@@ -20,6 +22,10 @@ pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_CONNECT_TIMEOUT_S: u64 = 60;
 /// Far above the system's own certificate bundles of some 300 KB.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
+const MAX_HOSTS: usize = 16;
+const DEFAULT_PORT: u16 = 5432;
+/// Packages of Postgres put the server's socket into one of these.
+const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
 const VERIFY: &str = "write sslmode=verify-full, which encrypts and proves the server's identity, and leave this out";
 const OMIT: &str = "the worker has no such function: leave this out";
@@ -81,7 +87,7 @@ impl Parameters {
             given.extend(variable(variable_name).map(|text| (name.to_owned(), text)));
         }
         if let Some(url) = url {
-            given.extend(hosts::split_url(url).ok_or_else(|| UsageError(
+            given.extend(split_url(url).ok_or_else(|| UsageError(
                 "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, without quotation marks, and with other characters than letters and digits percent-encoded".into(),
             ))?);
         }
@@ -106,9 +112,9 @@ impl Parameters {
 
         let advice =
             "write up to 16 names, addresses or directories of sockets, with commas between them";
-        let names = parse(&mut given, "host", "", advice, hosts::parse_names)?;
+        let names = parse(&mut given, "host", "", advice, parse_names)?;
         let advice = "write one port for all hosts, or one for each, as numbers from 1 to 65535";
-        let ports = |list: &str| hosts::parse_ports(list, names.len());
+        let ports = |list: &str| parse_ports(list, names.len());
         let ports = parse(&mut given, "port", "", advice, ports)?;
         let advice = "write disable, allow, prefer, require, verify-ca or verify-full";
         let mut ssl_mode = parse(&mut given, "sslmode", "prefer", advice, |text| {
@@ -163,6 +169,115 @@ fn mistake(name: &str, what: &str, advice: &str) -> UsageError {
     let parameter = PARAMETERS.iter().find(|(known, ..)| *known == name);
     let variable = parameter.map_or("", |(_, variable, _)| variable);
     UsageError(format!("{name} ({variable}) {what}: {advice}"))
+}
+
+pub(super) struct Host {
+    /// A name, an address, or the directory of a socket, which begins with a slash.
+    pub(super) name: String,
+    pub(super) port: u16,
+}
+
+impl Host {
+    /// Without a name, the server of this machine: its socket if there is one, otherwise TCP.
+    fn new(name: &str, port: u16) -> Self {
+        let socket = format!(".s.PGSQL.{port}");
+        let has_socket = |directory: &&str| Path::new(directory).join(&socket).exists();
+        let name = match name {
+            "" => SOCKET_DIRECTORIES.into_iter().find(has_socket),
+            name => Some(name),
+        };
+        let name = name.unwrap_or("localhost").to_owned();
+        Self { name, port }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.contains(':') {
+            return write!(formatter, "[{}]:{}", self.name, self.port);
+        }
+        write!(formatter, "{}:{}", self.name, self.port)
+    }
+}
+
+/// Parses the list of hosts. None if a character can't be part of a host, or if there are too many hosts.
+fn parse_names(list: &str) -> Option<Vec<String>> {
+    let is_allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte) || byte > 127;
+    let is_valid = |name: &String| name.starts_with('/') || name.bytes().all(is_allowed);
+    let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+    (names.iter().all(is_valid) && names.len() <= MAX_HOSTS).then_some(names)
+}
+
+/// Parses the list of ports. A single port applies to all hosts.
+fn parse_ports(list: &str, hosts: usize) -> Option<Vec<u16>> {
+    let port = |text: &str| match text.trim() {
+        "" => Some(DEFAULT_PORT),
+        text => text.parse().ok().filter(|port| *port > 0),
+    };
+    let mut ports: Vec<u16> = list.split(',').map(port).collect::<Option<_>>()?;
+    if let [port] = ports[..] {
+        ports = vec![port; hosts];
+    }
+    (ports.len() == hosts).then_some(ports)
+}
+
+/// Splits a URL as libpq does, into decoded parameters with libpq's names. None if it is no URL of Postgres.
+fn split_url(url: &str) -> Option<Vec<(String, String)>> {
+    let rest = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    // Without this check, a password with one of these characters would be parsed as host and port, and be logged.
+    if !authority.contains('@') && path.contains('@') {
+        return None;
+    }
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let (login, servers) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let servers: Vec<_> = servers.split(',').map(split_port).collect::<Option<_>>()?;
+    let (hosts, ports): (Vec<_>, Vec<_>) = servers.into_iter().unzip();
+    let (hosts, mut ports) = (hosts.join(","), ports.join(","));
+    if ports.bytes().all(|byte| byte == b',') {
+        ports.clear();
+    }
+    let known = [
+        ("host", hosts.as_str()),
+        ("port", &ports),
+        ("user", user),
+        ("password", password),
+        ("dbname", path.trim_start_matches('/')),
+    ];
+    let query = query.split('&');
+    let query = query.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    known
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .chain(query)
+        // As libpq does: a plus stays a plus.
+        .map(|(name, value)| Some((decode(name)?, decode(value)?)))
+        .collect()
+}
+
+/// Splits a server into host and port. A port that is no number is the end of a password that needs percent-encoding, so
+/// the URL is refused.
+fn split_port(server: &str) -> Option<(&str, &str)> {
+    let (host, port) = match server.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']')? {
+            (host, "") => (host, ""),
+            (host, rest) => (host, rest.strip_prefix(':')?),
+        },
+        None => server.split_once(':').unwrap_or((server, "")),
+    };
+    port.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then_some((host, port))
+}
+
+fn decode(text: &str) -> Option<String> {
+    let text = percent_decode_str(text).decode_utf8().ok()?;
+    Some(text.into_owned())
 }
 
 #[cfg(test)]

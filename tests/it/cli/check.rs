@@ -1,7 +1,7 @@
 //! `worker check`
 
-mod additions;
 mod database;
+mod faults;
 mod objects;
 mod row_security;
 mod vacuum;

@@ -257,7 +257,7 @@ async fn a_grant_may_be_repeated() {
     world.execute(&format!("create role {role}")).await;
     for _ in 0..2 {
         let granted = done(&world, &["grant", "reader", &role]).await;
-        let expected = format!("{role} is a reader: ");
+        let expected = format!("{role} has the rights of the kind reader");
         assert!(granted.starts_with(&expected), "{granted}");
     }
     world

@@ -60,7 +60,7 @@ async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the
         assert_eq!(again.code, Some(0), "{again:?}");
         assert!(
             again.stdout.contains(&by_command.name)
-                && again.stdout.contains(&format!("{kind}: it may")),
+                && again.stdout.contains(&format!("of the kind {kind}")),
             "{again:?}"
         );
         assert_eq!(rights(&world, &by_hand.name).await, expected);
@@ -80,7 +80,7 @@ async fn what_is_printed_fits_a_screen() {
             .sum();
         assert!(lines <= LINES, "{kind}: {lines} lines:\n{script}");
         assert!(
-            script.starts_with("-- ") && script.ends_with("commit;\n"),
+            script.starts_with("begin;\n") && script.ends_with("commit;\n"),
             "{script}"
         );
     }

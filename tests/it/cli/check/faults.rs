@@ -1,45 +1,8 @@
-//! `worker check` reports triggers and constraints of the application.
+//! `worker check` reports refused messages and sequences.
 
 use super::{assert_line, check, said};
 use serde_json::json;
 use testkit::{World, peer};
-
-#[tokio::test]
-async fn only_additions_of_the_application_are_listed() {
-    let world = World::new().await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "additions", &["no trigger and no constraint"]);
-    world
-        .execute(
-            "create function audit() returns trigger language plpgsql as $$ begin return new; end $$;
-             create trigger audit_sent after update on signaling.outbox for each row execute function audit();
-             create trigger audit_attempt before insert on signaling.attempt for each row execute function audit();
-             create trigger only_inserts after insert on signaling.outbox for each row execute function audit();
-             alter table signaling.outbox add constraint short_ids check (length(request_id) < 2);
-             create unique index one_error on signaling.outbox (error) where error <> error;
-             create rule quiet as on delete to signaling.attempt do also nothing;
-             create table receipt (message_id bigint references signaling.outbox)",
-        )
-        .await;
-    let text = said(check(&world), 0).await;
-    let phrases = [
-        "trigger audit_sent on signaling.outbox",
-        "trigger audit_attempt on signaling.attempt",
-        "constraint short_ids",
-        "index one_error",
-        "rule quiet",
-        "foreign key receipt_message_id_fkey of public.receipt",
-    ];
-    assert_line(&text, "ok", "additions", &phrases);
-    for own in [
-        "only_inserts",
-        "check_message",
-        "outbox_pkey",
-        "outbox_dedupe",
-    ] {
-        assert!(!text.contains(own), "{own}: {text}");
-    }
-}
 
 #[tokio::test]
 async fn refused_messages_warn() {
