@@ -200,8 +200,7 @@ fn simulator_config(args: &DevArgs) -> anyhow::Result<SimulatorConfig> {
         behaviour: Behaviour {
             limit: Some(args.rate),
             // About the latency of a nearby data centre.
-            latency_ms: 20,
-            jitter_ms: 20,
+            latency: Duration::from_millis(20),
             credentials: vec![key],
             ..Behaviour::default()
         },

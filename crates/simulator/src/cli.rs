@@ -15,8 +15,8 @@ const EXAMPLES: &str = "\
 Examples:
   worker simulate
       Listens on 127.0.0.1:8480 and accepts 500 calls in any second for each app ID.
-  worker simulate --limit 50 --latency 20ms --jitter 10ms
-      A small limit, and responses after 20 to 30 ms.
+  worker simulate --limit 50 --latency 20ms
+      A small limit, and responses after 20 ms.
   worker simulate --fault 500:share=0.01 --fault drop:share=0.001
       One call in a hundred fails. The API accepts one in a thousand and never responds.
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
@@ -54,10 +54,6 @@ pub struct SimulateArgs {
     /// The delay of every response
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     latency: Duration,
-
-    /// An additional random delay of at most this duration
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    jitter: Duration,
 
     /// A fault to inject, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
@@ -101,14 +97,12 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn config(args: SimulateArgs, credentials: Vec<Credential>) -> SimulatorConfig {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     SimulatorConfig {
         bind: args.listen,
         faults: args.faults,
         behaviour: Behaviour {
             limit: Some(args.limit),
-            latency_ms: millis(args.latency),
-            jitter_ms: millis(args.jitter),
+            latency: args.latency,
             credentials,
             ..Behaviour::default()
         },
@@ -174,7 +168,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.bind.port(), 0);
         assert_eq!(config.behaviour.limit, Some(7));
-        assert_eq!(config.behaviour.latency_ms, 20);
+        assert_eq!(config.behaviour.latency, Duration::from_millis(20));
         assert_eq!(config.faults.len(), 2);
     }
 

@@ -53,9 +53,9 @@ pub(super) fn admit(
         Credential::Token { token: given, uid } => {
             token == Some(given) && uid.as_ref().is_none_or(|uid| uid == sender)
         }
-        Credential::Certificate(certificate) => token.and_then(token::parse).is_some_and(|token| {
-            token.is_signed_with(certificate) && token.admits(app_id, sender, now_s)
-        }),
+        Credential::Certificate(certificate) => {
+            token.is_some_and(|token| token::admits(token, certificate, app_id, sender, now_s))
+        }
     };
     accepted.is_empty() || accepted.iter().any(admits)
 }

@@ -151,15 +151,10 @@ pub(super) struct State {
     calls: VecDeque<Call>,
     max_kept_calls: usize,
     summary: Summary,
-    windows: HashMap<String, Windows>,
+    /// By app ID.
+    arrived: HashMap<String, SlidingSecond>,
+    admitted: HashMap<String, SlidingSecond>,
     messages: HashMap<u64, MessageCounts>,
-}
-
-/// An app's recent calls.
-#[derive(Debug, Default)]
-struct Windows {
-    arrived: SlidingSecond,
-    admitted: SlidingSecond,
 }
 
 #[derive(Debug, Default)]
@@ -189,14 +184,14 @@ impl Ledger {
 
     /// The kept calls in the order of arrival.
     pub fn calls(&self) -> Vec<Call> {
-        self.calls_after(0, usize::MAX)
+        self.calls_after(0)
     }
 
-    /// At most `limit` of the kept calls whose `seq` is greater than `seq`.
-    pub fn calls_after(&self, seq: u64, limit: usize) -> Vec<Call> {
+    /// The kept calls whose `seq` is greater than `seq`.
+    pub fn calls_after(&self, seq: u64) -> Vec<Call> {
         let state = self.state.lock();
         let start = state.calls.partition_point(|call| call.seq <= seq);
-        state.calls.range(start..).take(limit).cloned().collect()
+        state.calls.range(start..).cloned().collect()
     }
 
     pub fn calls_for_payload(&self, payload: &str) -> Vec<Call> {
@@ -283,11 +278,7 @@ impl State {
     /// Admits a call unless the sliding second already holds `limit` admitted calls of the app. Returns how many calls of
     /// the same message were admitted so far, including this one.
     pub(super) fn admit(&mut self, call: &Call, limit: Option<u32>) -> Option<u32> {
-        let window = &mut self
-            .windows
-            .entry(call.app_id.clone())
-            .or_default()
-            .admitted;
+        let window = self.admitted.entry(call.app_id.clone()).or_default();
         let calls = window.calls(call.at_us);
         if limit.is_some_and(|limit| calls >= limit.into()) {
             return None;
@@ -307,13 +298,12 @@ impl State {
             let message = self.message(call);
             message.accepted += 1;
             let is_second = message.accepted == 2;
-            self.summary.accepted += 1;
             self.summary.duplicates += u64::from(is_second);
+            self.summary.accepted += 1;
         }
-        let windows = self.windows.entry(call.app_id.clone()).or_default();
-        windows.arrived.calls(call.at_us);
-        windows.arrived.0.push_back(call.at_us);
-        let in_second = windows.arrived.0.len() as u64;
+        let arrived = self.arrived.entry(call.app_id.clone()).or_default();
+        let in_second = arrived.calls(call.at_us) + 1;
+        arrived.0.push_back(call.at_us);
 
         let app = self.app(&call.app_id);
         if app.calls == 0 {

@@ -18,6 +18,7 @@ mod token;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -65,9 +66,8 @@ impl Default for SimulatorConfig {
 pub struct Behaviour {
     /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
-    /// The delay of every response, and an additional random delay of at most `jitter_ms`.
-    pub latency_ms: u64,
-    pub jitter_ms: u64,
+    /// The delay of every response.
+    pub latency: Duration,
     /// The API closes a connection after so many milliseconds without a request.
     pub idle_close_ms: Option<u64>,
     /// The API closes each connection after a response, which says `Connection: close`.
@@ -80,8 +80,7 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             limit: Some(500),
-            latency_ms: 0,
-            jitter_ms: 0,
+            latency: Duration::ZERO,
             idle_close_ms: None,
             closes_connections: false,
             credentials: Vec::new(),

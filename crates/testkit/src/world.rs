@@ -432,7 +432,7 @@ pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
 
 pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
-    config.behaviour.latency_ms = latency_ms;
+    config.behaviour.latency = Duration::from_millis(latency_ms);
     config
 }
 

@@ -119,7 +119,7 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
     let world = &stepped.world;
     let workers = stepped.fleet(2).await;
     stepped.until_both_have_sent().await;
-    world.simulator.behaviour().latency_ms = 3_000;
+    world.simulator.behaviour().latency = Duration::from_secs(3);
     let before = world.seen().calls;
     let in_flight = world.insert(peer(json!({"at_most_once": true}))).await;
     world.until_calls(before + 1).await;
