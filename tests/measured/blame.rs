@@ -3,9 +3,7 @@
 use serde_json::json;
 use simulator::{Call, SimulatorConfig};
 use tempfile::TempDir;
-use testkit::{
-    APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, warm_up, write,
-};
+use testkit::{APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, write};
 
 use crate::certificates::Authority;
 
@@ -97,7 +95,7 @@ async fn beside(
     sick: Worker,
 ) -> (Vec<Running>, Running) {
     let healthy = fleet(1, healthy).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     let sick = sick.env("WORKER_NAME", "sick").start();
     sick.until_logged("worker_started").await;
     world.insert_many(6_000).await;
@@ -228,7 +226,7 @@ async fn a_receiver_that_is_slow_to_acknowledge_takes_no_place_from_others() {
 async fn an_api_that_is_dead_costs_few_calls_and_is_used_at_once_again() {
     let world = World::alone(SimulatorConfig::default()).await;
     let _fleet = fleet(4, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     world.insert_many(3_000).await;
     world.until_lane("hold_probes >= 4").await;

@@ -137,13 +137,11 @@ async fn bench(cli: Cli) -> anyhow::Result<()> {
     // Its commits wait for the disk.
     let server = ThrowawayPostgres::start_with(&Settings {
         is_durable: true,
-        server_settings: [
-            ("shared_buffers", "256MB"),
-            ("max_wal_size", "4GB"),
-            ("wal_compression", "off"),
-        ]
-        .map(|(name, value)| (name.into(), value.into()))
-        .into(),
+        server_settings: vec![
+            "shared_buffers=256MB".into(),
+            "max_wal_size=4GB".into(),
+            "wal_compression=off".into(),
+        ],
         ..Settings::default()
     })
     .await?;

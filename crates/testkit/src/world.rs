@@ -226,10 +226,8 @@ impl World {
     }
 
     pub async fn ask<T: Scalar>(&self, statement: &str) -> T {
-        sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
-            .fetch_one(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        ask(&mut connection, statement).await
     }
 
     pub async fn column<T: Scalar>(&self, statement: &str) -> Vec<T> {
@@ -260,11 +258,9 @@ impl World {
         .await
     }
 
-    pub async fn execute(&self, statement: &str) {
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-            .execute(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    pub async fn execute(&self, statements: &str) {
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        execute(&mut connection, statements).await;
     }
 
     /// Waits until a condition holds. After `deadline`, it panics with the state of the world.
@@ -324,8 +320,9 @@ impl World {
         (id, self.until_final(id).await)
     }
 
+    /// Asserts that a worker sends a message. After the acceptance, the worker claims many messages at a time.
     pub async fn assert_sends(&self) {
-        let (id, row) = self.deliver(serde_json::json!({})).await;
+        let (id, row) = self.deliver(serde_json::json!({"payload": "first"})).await;
         assert_eq!(row.status, "message_sent", "message {id}: {row:?}");
     }
 
@@ -382,10 +379,6 @@ impl World {
             ..SimulatorConfig::default()
         };
         self.simulator = Simulator::start(config).await.expect("a simulator");
-    }
-
-    pub fn set_credentials(&self, credentials: Vec<Credential>) {
-        self.simulator.behaviour().credentials = credentials;
     }
 
     async fn state(&self) -> String {
@@ -452,12 +445,6 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
     fleet
 }
 
-/// Sends a first message. After an acceptance, a worker claims many messages at a time.
-pub async fn warm_up(world: &World) {
-    let message = serde_json::json!({"payload": "warm-up"});
-    assert_eq!(world.deliver(message).await.1.status, "message_sent");
-}
-
 /// Executes statements on a connection.
 pub async fn execute(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
@@ -467,10 +454,7 @@ pub async fn execute(connection: &mut PgConnection, statements: &str) {
 }
 
 /// The result of a statement with one row and one column, on a connection.
-pub async fn ask<T>(connection: &mut PgConnection, statement: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
+pub async fn ask<T: Scalar>(connection: &mut PgConnection, statement: &str) -> T {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
         .fetch_one(connection)
         .await

@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::postgres::Settings;
 use testkit::{
     APP_ID, PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer,
-    slow_api, warm_up,
+    slow_api,
 };
 
 /// Calls a second.
@@ -54,7 +54,7 @@ impl SteppedWorld {
 
     /// Sends messages until each of two workers has sent some, and so has read the clock.
     async fn until_both_have_sent(&self) {
-        warm_up(&self.world).await;
+        self.world.assert_sends().await;
         self.world
             .until("both workers have sent", PATIENCE, async || {
                 self.world.insert_many(20).await;
@@ -78,7 +78,7 @@ async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit()
     };
     let world = &stepped.world;
     let workers = stepped.fleet(2).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     let stalls = SchedulerStalls::watch();
     world.insert_many(2_000).await;
     for ahead_s in [HOUR_S, 0.0, -HOUR_S, 0.0, 5.0, 0.0] {
@@ -147,7 +147,7 @@ async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     let world = &stepped.world;
     stepped.clock.set(HOUR_S);
     let mut workers = stepped.fleet(1).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     let retry = world.insert(peer(json!({}))).await;
     world

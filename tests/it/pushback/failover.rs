@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use simulator::Simulator;
 
-use testkit::{PATIENCE, Worker, World, another_api, set_faults, slow_api, warm_up};
+use testkit::{PATIENCE, Worker, World, another_api, set_faults, slow_api};
 
 /// Longer than the worker waits before it tries a failed host again.
 const NEXT_TRY: Duration = Duration::from_secs(35);
@@ -87,7 +87,7 @@ async fn a_host_that_dies_in_the_middle_loses_no_message() {
     let world = World::new().await;
     let second = another_api(None).await;
     let worker = worker(&world, &world.simulator, &second).start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(300).await;
     world.until_accepted(80).await;
     world.simulator.stop().await;
@@ -143,7 +143,7 @@ async fn a_host_that_begins_to_answer_502_costs_the_calls_under_way() {
     let world = World::with(slow_api(50)).await;
     let second = another_api(None).await;
     let worker = worker(&world, &world.simulator, &second).start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(1_000).await;
     world.until_accepted(300).await;
     world.set_faults(&["502"]);
