@@ -13,7 +13,7 @@ use crate::resource_usage::{Usage, add_per_message, since};
 const EXECUTED: [&str; 2] = ["LOG:  execute ", "LOG:  statement: "];
 
 /// Messages of the two rounds. The difference of the rounds has no costs of a start. `--scale` does not change the
-/// rounds, because the counts would differ from `counts.json`.
+/// rounds, because the counts would differ from the targets.
 const MESSAGES: [u64; 2] = [500, 3_000];
 /// Any machine keeps up with so few calls a second, so each claim takes about the same number of rows.
 const PER_S: u32 = 500;

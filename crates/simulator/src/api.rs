@@ -25,7 +25,6 @@ use super::response::{
 const OFFLINE_PREFIX: &str = "offline-";
 
 /// State that the endpoints and the control API share.
-#[derive(Debug)]
 pub(super) struct ApiState {
     pub(super) ledger: Arc<Ledger>,
     pub(super) behaviour: Mutex<Behaviour>,

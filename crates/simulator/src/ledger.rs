@@ -2,13 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 const DEFAULT_KEPT_CALLS: usize = 1_000_000;
 /// The ledger keeps longer payloads as a hash alone, so that its memory is bounded.
@@ -142,7 +139,6 @@ impl SlidingSecond {
 pub struct Ledger {
     pub started: Instant,
     state: Mutex<State>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -178,7 +174,6 @@ impl Ledger {
                 max_kept_calls,
                 ..State::default()
             }),
-            changed: Notify::new(),
         }
     }
 
@@ -211,42 +206,16 @@ impl Ledger {
         }
     }
 
-    /// Waits until the summary satisfies `condition`.
-    ///
-    /// # Errors
-    /// After `timeout`.
-    pub async fn wait_until(
-        &self,
-        timeout: Duration,
-        condition: impl Fn(&Summary) -> bool,
-    ) -> anyhow::Result<()> {
-        let waiting = async {
-            loop {
-                // Registered before the check, so that no change in between is missed.
-                let mut changed = std::pin::pin!(self.changed.notified());
-                changed.as_mut().enable();
-                if condition(&self.state.lock().summary) {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        tokio::time::timeout(timeout, waiting)
-            .await
-            .with_context(|| {
-                let summary = self.summary();
-                format!("the ledger is not as expected after {timeout:?}: {summary:?}")
-            })
-    }
-
-    /// Counts a connection as open until the returned value is dropped.
-    pub(super) fn open_connection(self: &Arc<Self>) -> OpenConnection {
+    pub(super) fn connection_opened(&self) {
         self.change(|State { summary, .. }| {
             summary.connections += 1;
             summary.open_connections += 1;
             summary.most_connections = summary.most_connections.max(summary.open_connections);
         });
-        OpenConnection(Arc::clone(self))
+    }
+
+    pub(super) fn connection_closed(&self) {
+        self.change(|state| state.summary.open_connections -= 1);
     }
 
     /// Adds the status of a delayed response.
@@ -264,9 +233,7 @@ impl Ledger {
     }
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state.lock());
-        self.changed.notify_waiters();
-        result
+        change(&mut self.state.lock())
     }
 
     pub(super) fn now_us(&self) -> u64 {
@@ -334,15 +301,5 @@ impl State {
             self.messages.clear();
         }
         self.messages.entry(key).or_default()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct OpenConnection(Arc<Ledger>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        let Self(ledger) = self;
-        ledger.change(|state| state.summary.open_connections -= 1);
     }
 }

@@ -38,7 +38,7 @@ pub use self::server::TlsFiles;
 /// JSON may write each byte of a payload of 32 KB as six, and there are other fields.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SimulatorConfig {
     /// The address to listen on. Port 0 takes a free one.
     pub bind: SocketAddr,
@@ -62,7 +62,7 @@ impl Default for SimulatorConfig {
 }
 
 /// Properties of the simulated API, apart from faults, that can be changed while it runs.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct Behaviour {
     /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
@@ -76,20 +76,7 @@ pub struct Behaviour {
     pub credentials: Vec<Credential>,
 }
 
-impl Default for Behaviour {
-    fn default() -> Self {
-        Self {
-            limit: Some(500),
-            latency: Duration::ZERO,
-            idle_close_ms: None,
-            closes_connections: false,
-            credentials: Vec::new(),
-        }
-    }
-}
-
 /// A running simulated API. Dropping it stops it.
-#[derive(Debug)]
 pub struct Simulator {
     /// The address of the listener. After a stop, another simulator can start there.
     pub address: SocketAddr,

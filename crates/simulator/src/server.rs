@@ -69,8 +69,9 @@ pub(super) async fn serve(
                 continue;
             };
             stream.set_nodelay(true).ok();
-            let open_connection = api.ledger.open_connection();
             let (tls, router, api) = (tls.clone(), router.clone(), Arc::clone(&api));
+            let ledger = Arc::clone(&api.ledger);
+            ledger.connection_opened();
             let serving = async move {
                 match tls {
                     None => serve_http(stream, router, api).await,
@@ -84,7 +85,7 @@ pub(super) async fn serve(
             let stopping = stopping.clone();
             tasks.spawn(async move {
                 stopping.run_until_cancelled(serving).await;
-                drop(open_connection);
+                ledger.connection_closed();
             });
         }
     };

@@ -166,7 +166,6 @@ impl Worker {
             code: running.wait_exit().await,
             stdout: running.stdout.text(),
             stderr: running.stderr.text(),
-            command: running.name.clone(),
         }
     }
 
@@ -192,8 +191,6 @@ pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    #[expect(dead_code, reason = "for the messages of failed assertions")]
-    command: String,
 }
 
 pub struct Running {

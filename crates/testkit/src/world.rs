@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use simulator::{Behaviour, Call, Credential, Simulator, SimulatorConfig, Summary};
+use simulator::{Call, Credential, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
@@ -50,12 +50,9 @@ impl World {
         Self::with(SimulatorConfig::default()).await
     }
 
-    /// A world with this simulator. Without other credentials, the simulator accepts the usual key.
-    pub async fn with(mut simulator: SimulatorConfig) -> Self {
-        // Tests that share the machine can't keep the default limit: after a stall of more than 10 ms, calls arrive
-        // together that started apart.
-        let limit = &mut simulator.behaviour.limit;
-        *limit = limit.filter(|_| *limit != Behaviour::default().limit);
+    /// A world with this simulator, which accepts the usual key if it has no credentials. Tests that share the machine can't
+    /// have a limit of calls: after a stall of more than 10 ms, calls arrive together that started apart.
+    pub async fn with(simulator: SimulatorConfig) -> Self {
         Self::on(Postgres::shared().await, simulator).await
     }
 
@@ -355,15 +352,15 @@ impl World {
     }
 
     pub async fn until_accepted(&self, count: u64) {
-        let seen = self.simulator.ledger();
-        let accepted = seen.wait_until(PATIENCE, |seen| seen.accepted >= count);
-        accepted.await.expect("accepted messages");
+        let are_accepted = async || self.seen().accepted >= count;
+        self.until("messages are accepted", PATIENCE, are_accepted)
+            .await;
     }
 
     pub async fn until_calls(&self, count: u64) {
-        let seen = self.simulator.ledger();
-        let called = seen.wait_until(PATIENCE, |seen| seen.calls >= count);
-        called.await.expect("calls");
+        let have_arrived = async || self.seen().calls >= count;
+        self.until("calls have arrived", PATIENCE, have_arrived)
+            .await;
     }
 
     pub fn set_faults(&self, rules: &[&str]) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::{Simulator, SimulatorConfig, Summary};
+use simulator::{Simulator, SimulatorConfig};
 
 use testkit::{PATIENCE, World, peer};
 
@@ -105,13 +105,10 @@ async fn a_busy_connection_is_replaced_at_its_maximum_age() {
         .start();
     world.assert_sends().await;
     world.insert_many(100).await;
-    let several = |seen: &Summary| seen.connections >= 5;
+    let are_several = async || world.seen().connections >= 5;
     world
-        .simulator
-        .ledger()
-        .wait_until(PATIENCE, several)
-        .await
-        .expect("new connections");
+        .until("there are new connections", PATIENCE, are_several)
+        .await;
     world.until_all_final().await;
     assert_eq!(failed_attempts(&world).await, 0);
     let seen = world.seen();

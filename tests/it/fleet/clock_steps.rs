@@ -37,9 +37,7 @@ impl SteppedWorld {
             ..Settings::default()
         })
         .await;
-        let mut api = slow_api(latency_ms);
-        api.behaviour.limit = None;
-        let world = World::on(&postgres, api).await;
+        let world = World::on(&postgres, slow_api(latency_ms)).await;
         Some(Self {
             world,
             clock,

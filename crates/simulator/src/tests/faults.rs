@@ -58,9 +58,7 @@ async fn a_hanging_call_takes_the_message_and_ends_at_the_stop() {
     let simulator = started(&["hang"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    let is_accepted = |seen: &Summary| seen.accepted == 1;
-    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
-    accepted.unwrap();
+    until(&simulator, |seen| seen.accepted == 1).await;
     assert_eq!(simulator.ledger().calls()[0].status, None);
     simulator.stop().await;
     assert!(calling.await.unwrap());
@@ -71,9 +69,7 @@ async fn a_slow_response_without_its_client_does_not_count() {
     let simulator = started(&["slow=1h"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    let is_accepted = |seen: &Summary| seen.accepted == 1;
-    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
-    accepted.unwrap();
+    until(&simulator, |seen| seen.accepted == 1).await;
     calling.abort();
     simulator.stop().await;
     let app = &simulator.ledger().summary().apps["app"];

@@ -70,7 +70,7 @@ impl Installation {
         let found = String::from_utf8_lossy(&output.stdout);
         if let Some((bindir, version)) = found.trim_end().split_once('\n') {
             installation.bindir = bindir.into();
-            installation.version = version.to_owned();
+            installation.version = version.into();
             return Ok(installation);
         }
         let errors = String::from_utf8_lossy(&output.stderr);
