@@ -1,6 +1,5 @@
 //! The world of one test: a database, a simulated API, and helpers that insert and wait.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -396,14 +395,6 @@ impl World {
 pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
     let rules = rules.iter().map(|rule| rule.parse().expect("a fault"));
     *simulator.faults() = rules.collect();
-}
-
-/// Another simulated API that accepts [`API_KEY`]. Without an address, a free port is taken.
-pub async fn another_api(address: Option<SocketAddr>) -> Simulator {
-    let mut config = SimulatorConfig::default();
-    config.bind = address.unwrap_or(config.bind);
-    config.behaviour.credentials = basic(API_KEY, API_SECRET);
-    Simulator::start(config).await.expect("a simulator")
 }
 
 /// An app in a configuration file: the table `[apps.alias]` with the app ID `alias-id`, the usual key and further lines.

@@ -1,14 +1,23 @@
 //! A second host of the API. The worker uses it while the first host refuses connections or answers 502 to 504.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::Simulator;
+use simulator::{Simulator, SimulatorConfig};
 
-use testkit::{PATIENCE, Worker, World, another_api, set_faults, slow_api};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, set_faults, slow_api};
 
 /// Longer than the worker waits before it tries a failed host again.
 const NEXT_TRY: Duration = Duration::from_secs(35);
+
+/// Another simulated API that accepts the usual key. Without an address, a free port is taken.
+async fn another_api(address: Option<SocketAddr>) -> Simulator {
+    let mut config = SimulatorConfig::default();
+    config.bind = address.unwrap_or(config.bind);
+    config.behaviour.credentials = basic(API_KEY, API_SECRET);
+    Simulator::start(config).await.expect("a simulator")
+}
 
 fn worker(world: &World, first: &Simulator, second: &Simulator) -> Worker {
     let both = format!("{},{}", first.base_url(), second.base_url());
