@@ -41,7 +41,7 @@ bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="d
 	cargo build --release --locked -p signaling-worker -p signaling-bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
 
-bench-smoke: ## Compare the statements, WAL bytes and instructions of a message with crates/bench/counts.json
+bench-smoke: ## Compare the statements, WAL bytes and instructions of a message with the last intended ones
 	@.ci/ensure-prerequisites compiler postgres valgrind
 	cargo build --release --locked -p signaling-worker -p signaling-bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" counts --runs 1 --strict

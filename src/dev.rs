@@ -110,9 +110,9 @@ async fn run_on(
         let address = services.ops.as_ref().map(|ops| ops.address);
         let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
         let printed = print_line(format!(
-            "database    {}\nAPI         {api} (simulated; its ledger: /_simulator/)\n{}\n\
+            "database    psql '{}'\nAPI         {api} (simulated; its ledger: /_simulator/)\n{}\n\
              Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
-            postgres.psql_command(DATABASE),
+            postgres.url(DATABASE),
             dashboard.unwrap_or_default()
         ));
         if printed.is_ok() {
@@ -200,8 +200,7 @@ fn simulator_config(args: &DevArgs) -> anyhow::Result<SimulatorConfig> {
         behaviour: Behaviour {
             limit: Some(args.rate),
             // About the latency of a nearby data centre.
-            latency_ms: 20,
-            jitter_ms: 20,
+            latency: Duration::from_millis(20),
             credentials: vec![key],
             ..Behaviour::default()
         },

@@ -1,6 +1,5 @@
 //! The place of the faults: a Postgres, the simulated API, a network between them, a fleet, and producers.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -39,7 +38,7 @@ impl Arena {
     pub(crate) async fn start(steps_database_clock: bool) -> Self {
         let database_clock = SteppedClock::new().filter(|_| steps_database_clock);
         let postgres = Postgres::start_with(Settings {
-            server_settings: BTreeMap::from([("max_connections".into(), CONNECTIONS.into())]),
+            server_settings: vec![format!("max_connections={CONNECTIONS}")],
             environment: database_clock
                 .as_ref()
                 .map(SteppedClock::environment)

@@ -33,7 +33,7 @@ impl Fleet {
     fn add(&mut self, world: &World) {
         self.started += 1;
         let name = format!("worker-{}", self.started);
-        let worker = world
+        let mut worker = world
             .worker()
             .env("DATABASE_URL", &self.url)
             .env("WORKER_NAME", &name)
@@ -45,10 +45,9 @@ impl Fleet {
             // A log line for each call explains failures and shows the clock of the worker.
             .env("WORKER_LOG", "info,signaling_worker=debug")
             .small_log_pipe();
-        let worker = match &self.clock {
-            Some(clock) => clock.govern(worker),
-            None => worker,
-        };
+        for (name, value) in self.clock.iter().flat_map(SteppedClock::environment) {
+            worker = worker.env(name, &value);
+        }
         self.workers.push((name, worker.start()));
     }
 

@@ -116,10 +116,7 @@ pub(crate) async fn judge_pace(
         "{round}: {sent} calls were sent in a second"
     );
 
-    let calls = world
-        .simulator
-        .ledger()
-        .calls_after(calls_before, usize::MAX);
+    let calls = world.simulator.ledger().calls_after(calls_before);
     let mut first = 0;
     let mut arrived = 0;
     for (index, call) in calls.iter().enumerate() {

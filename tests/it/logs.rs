@@ -70,9 +70,9 @@ async fn each_worker_logs_a_lane_change_once_and_its_end_once() {
     world.set_faults(&[]);
     until_all_have_logged(&world, &workers, "lane_released", "").await;
 
-    world.set_credentials(basic(API_KEY, "another secret"));
+    world.simulator.behaviour().credentials = basic(API_KEY, "another secret");
     until_all_have_logged(&world, &workers, "lane_held", "hold=\"unauthorized\"").await;
-    world.set_credentials(basic(API_KEY, API_SECRET));
+    world.simulator.behaviour().credentials = basic(API_KEY, API_SECRET);
     let are_back = async || {
         workers
             .iter()

@@ -1,11 +1,9 @@
 //! One message, one destination or one worker fails. The others keep the full rate of 500 calls a second.
 
 use serde_json::json;
-use simulator::{Call, SimulatorConfig};
+use simulator::Call;
 use tempfile::TempDir;
-use testkit::{
-    APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, warm_up, write,
-};
+use testkit::{APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, write};
 
 use crate::certificates::Authority;
 
@@ -55,7 +53,7 @@ fn assert_share(pace: f64, share: f64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_destination_that_is_always_throttled_slows_no_other() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["429:destination=bad"]);
     let bad = world.insert(peer(json!({"destination": "bad"}))).await;
     let _worker = assert_pace_beside(&world, "bad", 6_000, 0.9).await;
@@ -69,7 +67,7 @@ async fn a_destination_that_is_always_throttled_slows_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_is_always_forbidden_holds_no_other() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["403:destination=bad"]);
     let bad = world.insert(peer(json!({"destination": "bad"}))).await;
     let _worker = assert_pace_beside(&world, "bad", 6_000, 0.9).await;
@@ -79,7 +77,7 @@ async fn a_message_that_is_always_forbidden_holds_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn receivers_that_are_gone_hold_no_other() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["408:destination=gone-"]);
     world
         .execute(
@@ -97,7 +95,7 @@ async fn beside(
     sick: Worker,
 ) -> (Vec<Running>, Running) {
     let healthy = fleet(1, healthy).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     let sick = sick.env("WORKER_NAME", "sick").start();
     sick.until_logged("worker_started").await;
     world.insert_many(6_000).await;
@@ -132,7 +130,7 @@ async fn a_worker_with_a_dead_api_address_or_an_old_secret_slows_no_other() {
         ("AGORA_BASE_URL", "http://127.0.0.1:9"),
         ("AGORA_API_SECRET", "an-old-secret"),
     ] {
-        let world = World::alone(SimulatorConfig::default()).await;
+        let world = World::alone(api_with_limit(500)).await;
         let sick = world.worker().env(variable, value);
         let (_healthy, sick) = beside(&world, || world.worker(), sick).await;
         assert_steps_aside(&world, &sick).await;
@@ -141,7 +139,7 @@ async fn a_worker_with_a_dead_api_address_or_an_old_secret_slows_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_fails_half_of_all_calls_at_random_gets_nearly_all_messages() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["500:share=0.5"]);
     world.insert_many(3_000).await;
     let _worker = fleet(1, || world.worker()).await;
@@ -184,7 +182,7 @@ async fn a_budget_below_the_limit_is_found_over_a_thousand_destinations() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_each_fail_once_are_sent_soon() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["500:first_calls=1"]);
     world.insert_many(300).await;
     let begun = std::time::Instant::now();
@@ -203,7 +201,7 @@ async fn messages_that_each_fail_once_are_sent_soon() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_is_slow_to_acknowledge_takes_no_place_from_others() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["slow=10s:destination=slow"]);
     world
         .execute(
@@ -226,9 +224,9 @@ async fn a_receiver_that_is_slow_to_acknowledge_takes_no_place_from_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_is_dead_costs_few_calls_and_is_used_at_once_again() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     let _fleet = fleet(4, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     world.insert_many(3_000).await;
     world.until_lane("hold_probes >= 4").await;
@@ -250,7 +248,7 @@ async fn an_api_that_is_dead_costs_few_calls_and_is_used_at_once_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_is_silent_gets_no_more_than_the_calls_of_two_seconds() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     let _worker = fleet(1, || world.worker()).await;
     world.insert_many(1_000).await;
     world.until_all_final().await;
@@ -269,11 +267,9 @@ async fn a_worker_that_does_not_trust_the_api_slows_no_other() {
     let directory = TempDir::new().expect("a directory");
     let ca = Authority::new("the CA of the tests");
     let files = ca.server("127.0.0.1").write(directory.path(), "server");
-    let world = World::alone(SimulatorConfig {
-        tls: Some(files),
-        ..SimulatorConfig::default()
-    })
-    .await;
+    let mut api = api_with_limit(500);
+    api.tls = Some(files);
+    let world = World::alone(api).await;
     let ca_file = write(directory.path(), "ca.pem", &ca.pem());
     let ca_file = ca_file.to_str().expect("a path");
     let trusting = || world.worker().env("AGORA_CA_FILE", ca_file);

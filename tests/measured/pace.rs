@@ -7,9 +7,7 @@ use testkit::{APP_ID, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
-    let mut api = SimulatorConfig::default();
-    api.behaviour.limit = None;
-    let world = World::alone(api).await;
+    let world = World::alone(SimulatorConfig::default()).await;
     let stalls = SchedulerStalls::watch();
     let _fleet = fleet(4, || world.worker()).await;
     world.insert_many(1_500).await;

@@ -1,11 +1,10 @@
 //! The workers' own account of their fullest second.
 
-use simulator::SimulatorConfig;
-use testkit::{APP_ID, World, assert_contains, fleet};
+use testkit::{APP_ID, World, api_with_limit, assert_contains, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["500:count=3", "503:first_calls=1,share=0.05"]);
     world.insert_many(180).await;
     let worker = || world.worker().env("WORKER_RATE", "100");

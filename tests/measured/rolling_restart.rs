@@ -38,10 +38,7 @@ async fn a_rolling_restart_at_full_rate_repeats_no_call_and_leaves_no_gap() {
         .await;
     assert!(peak <= 500, "{peak} calls started in a second");
     // Before that, each of the first workers waits for the response to its first call.
-    let calls = world
-        .simulator
-        .ledger()
-        .calls_after(AT_FULL_RATE, usize::MAX);
+    let calls = world.simulator.ledger().calls_after(AT_FULL_RATE);
     let longest_gap_us = calls
         .windows(2)
         // Simultaneous calls may be out of order in the ledger.

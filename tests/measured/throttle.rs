@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use simulator::SimulatorConfig;
-use testkit::{APP_ID, World, api_with_limit, fleet, warm_up};
+use testkit::{APP_ID, World, api_with_limit, fleet};
 
 /// A call that arrives this soon after a 429 had an earlier slot.
 const IN_FLIGHT_US: u64 = 200_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_worker_of_a_fleet_calls_before_retry_after_is_over() {
-    let world = World::alone(SimulatorConfig::default()).await;
+    let world = World::alone(api_with_limit(500)).await;
     let _fleet = fleet(3, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(500).await;
     world.until_accepted(150).await;
     world.set_faults(&["429:count=1,retry_after=2"]);

@@ -13,7 +13,7 @@ use crate::resource_usage::{Usage, add_per_message, since};
 const EXECUTED: [&str; 2] = ["LOG:  execute ", "LOG:  statement: "];
 
 /// Messages of the two rounds. The difference of the rounds has no costs of a start. `--scale` does not change the
-/// rounds, because the counts would differ from `counts.json`.
+/// rounds, because the counts would differ from the targets.
 const MESSAGES: [u64; 2] = [500, 3_000];
 /// Any machine keeps up with so few calls a second, so each claim takes about the same number of rows.
 const PER_S: u32 = 500;
@@ -26,65 +26,55 @@ pub(crate) async fn measure(
     server: &ThrowawayPostgres,
     sender: &Sender,
 ) -> anyhow::Result<Measurements> {
-    let few = round(server, sender, MESSAGES[0], PER_S).await?;
-    let many = round(server, sender, MESSAGES[1], PER_S).await?;
-    let mut used = since(&many, &few);
-    used.retain(|name, _| !name.contains("cpu"));
     let mut measurements = Measurements::default();
-    add_per_message(&mut measurements, &used, MESSAGES[1] - MESSAGES[0]);
-    let valgrind = tokio::process::Command::new("valgrind")
-        .arg("--version")
-        .output()
-        .await;
+    let mut rounds = vec![(MESSAGES, PER_S, false)];
+    let mut valgrind = tokio::process::Command::new("valgrind");
+    let valgrind = valgrind.arg("--version").output().await;
     if valgrind.is_ok_and(|valgrind| valgrind.status.success()) {
-        let few = instructions(server, sender, VALGRIND_MESSAGES[0]).await?;
-        let many = instructions(server, sender, VALGRIND_MESSAGES[1]).await?;
-        let messages = count(VALGRIND_MESSAGES[1] - VALGRIND_MESSAGES[0]);
-        measurements.insert("instructions_per_message".into(), (many - few) / messages);
+        rounds.push((VALGRIND_MESSAGES, VALGRIND_PER_S, true));
     } else {
         eprintln!("counts: instructions are not counted, because valgrind is not installed");
     }
+    for ([few, many], per_s, has_valgrind) in rounds {
+        let before = round(server, sender, few, per_s, has_valgrind).await?;
+        let after = round(server, sender, many, per_s, has_valgrind).await?;
+        add_per_message(&mut measurements, &since(&after, &before), many - few);
+    }
+    measurements.retain(|name, _| !name.contains("cpu"));
     Ok(measurements)
 }
 
-async fn instructions(
-    server: &ThrowawayPostgres,
-    sender: &Sender,
-    messages: u64,
-) -> anyhow::Result<f64> {
-    let log = NamedTempFile::new()?;
-    let mut sender = sender.clone();
-    if let Sender::Worker { valgrind_log, .. } = &mut sender {
-        *valgrind_log = Some(log.path().to_owned());
-    }
-    round(server, &sender, messages, VALGRIND_PER_S).await?;
-    let log = tokio::fs::read_to_string(log.path()).await?;
-    instructions_in(&log)
-        .with_context(|| format!("valgrind's log has no count of instructions: {log}"))
-}
-
+/// Counts instructions under valgrind, and everything else without it.
 async fn round(
     server: &ThrowawayPostgres,
     sender: &Sender,
     messages: u64,
     per_s: u32,
+    has_valgrind: bool,
 ) -> anyhow::Result<Usage> {
+    let valgrind_log = NamedTempFile::new()?;
     let workload = Workload {
         limit: Some(per_s),
         measured: messages,
-        ..Workload::USUAL
+        valgrind_log: has_valgrind.then(|| valgrind_log.path().to_owned()),
+        ..Workload::usual()
     };
     let environment = Environment::create(server, sender, &workload).await?;
-    environment
-        .execute("alter database bench set log_statement = 'all'")
-        .await?;
+    let log_all = "alter database bench set log_statement = 'all'";
+    environment.execute(log_all).await?;
     let statements_before = logged_statements(server).await?;
     let senders = environment.start_senders().await?;
     environment.wait_for_calls(messages).await;
-    let mut used = environment.stop_senders(senders).await?.used;
+    let (mut used, _) = environment.stop_senders(senders).await?;
     let statements = logged_statements(server).await? - statements_before;
     used.insert("statements", count(statements));
     environment.finish(0).await?;
+    if has_valgrind {
+        let log = tokio::fs::read_to_string(valgrind_log.path()).await?;
+        let instructions = instructions_in(&log)
+            .with_context(|| format!("valgrind's log has no count of instructions: {log}"))?;
+        used = Usage::from([("instructions", instructions)]);
+    }
     Ok(used)
 }
 

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use sqlx::AssertSqlSafe;
-use testkit::postgres::ThrowawayPostgres;
 
-use crate::environment::{Environment, Sender, Workload};
+use crate::environment::Environment;
 use crate::measurements::{Measurements, median, percentile_99};
 use crate::resource_usage::{add_per_message, since};
 
@@ -19,22 +18,17 @@ const WARM_UP_MESSAGES: u64 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Under a held snapshot, row versions pile up. The first tenth of the messages is compared with the last one.
-pub(crate) async fn measure(
-    server: &ThrowawayPostgres,
-    sender: &Sender,
-    workload: &Workload,
-) -> anyhow::Result<Measurements> {
-    let environment = Environment::create(server, sender, workload).await?;
+pub(crate) async fn measure(environment: Environment<'_>) -> anyhow::Result<Measurements> {
+    let workload = environment.workload;
     let senders = environment.start_senders().await?;
     tokio::time::sleep(WARM_UP).await;
-    let table = sender.table();
-    let mut begun = insert(&environment, table, 0..WARM_UP_MESSAGES).await?;
+    let mut begun = insert(&environment, 0..WARM_UP_MESSAGES).await?;
     let before = environment.cpu(&senders.processes)?;
     let all = WARM_UP_MESSAGES + workload.inserted;
-    begun.extend(insert(&environment, table, WARM_UP_MESSAGES..all).await?);
+    begun.extend(insert(&environment, WARM_UP_MESSAGES..all).await?);
     environment.wait_for_calls(all).await;
     let cpu = since(&environment.cpu(&senders.processes)?, &before);
-    let costs = environment.stop_senders(senders).await?;
+    let (used, _) = environment.stop_senders(senders).await?;
     let mut delays_ms = vec![None; begun.len()];
     for call in environment.api.ledger().calls() {
         let number: Option<usize> = call.payload.and_then(|payload| payload.parse().ok());
@@ -44,25 +38,25 @@ pub(crate) async fn measure(
         delays_ms[number] = Some(delay.as_secs_f64() * 1e3);
     }
     environment.finish(0).await?;
-    let delays_ms = delays_ms
-        .into_iter()
-        .skip(usize::try_from(WARM_UP_MESSAGES)?);
-    let delays_ms: Option<Vec<f64>> = delays_ms.collect();
+    let measured = delays_ms.split_off(usize::try_from(WARM_UP_MESSAGES)?);
+    let delays_ms: Option<Vec<f64>> = measured.into_iter().collect();
     let delays_ms = delays_ms.context("the API never received one of the messages")?;
 
     let mut measurements = Measurements::default();
     if workload.holds_snapshot {
         let tenth = delays_ms.len() / 10;
-        let first = median(delays_ms[..tenth].to_vec());
-        let last = median(delays_ms[delays_ms.len() - tenth..].to_vec());
+        let median = |delays_ms: &[f64]| median(delays_ms.to_vec()).context("too few messages");
+        let first = median(&delays_ms[..tenth])?;
+        let last = median(&delays_ms[delays_ms.len() - tenth..])?;
         measurements.insert("delay_of_first_tenth_p50_ms".into(), first);
         measurements.insert("delay_of_last_tenth_p50_ms".into(), last);
         measurements.insert("last_of_first_percent".into(), last / first * 100.0);
     }
-    add_per_message(&mut measurements, &costs.used, all);
+    add_per_message(&mut measurements, &used, all);
     // Only the processor time of the measured messages: a start takes much more.
     add_per_message(&mut measurements, &cpu, workload.inserted);
-    measurements.insert("delay_p50_ms".into(), median(delays_ms.clone()));
+    let p50 = median(delays_ms.clone()).context("no messages")?;
+    measurements.insert("delay_p50_ms".into(), p50);
     measurements.insert("delay_p99_ms".into(), percentile_99(delays_ms));
     Ok(measurements)
 }
@@ -70,9 +64,9 @@ pub(crate) async fn measure(
 /// Inserts messages one by one, each in its own transaction. Returns the times just before the inserts.
 async fn insert(
     environment: &Environment<'_>,
-    table: &str,
     numbers: std::ops::Range<u64>,
 ) -> anyhow::Result<Vec<Instant>> {
+    let table = environment.sender.table();
     let insert =
         format!("insert into {table} (sender, destination, payload) values ('bench', 'bob', $1)");
     let mut connection = environment.pool.acquire().await?;

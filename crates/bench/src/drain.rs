@@ -40,18 +40,20 @@ async fn try_measure(
     let last = workload.skipped + workload.measured;
     environment.wait_for_calls(last).await;
     let stall = stalls.map(|stalls| stalls.take_longest());
-    let costs = environment.stop_senders(senders).await?;
+    let (mut used, peak_memory_mib) = environment.stop_senders(senders).await?;
     let rate = environment.rate_between(workload.skipped + 1, last)?;
     let summary = environment.api.ledger().summary();
 
     let mut measurements = Measurements::from([
         ("messages_per_s".into(), rate),
-        ("peak_memory_mib".into(), costs.peak_memory_mib),
+        ("peak_memory_mib".into(), peak_memory_mib),
     ]);
     if let (Some(limit), Some(stall)) = (workload.limit, stall) {
         let apps = || summary.apps.values();
-        let arrived = apps().map(|app| app.worst_sliding_second).max();
-        let arrived = arrived.unwrap_or(0);
+        let arrived = apps()
+            .map(|app| app.worst_sliding_second)
+            .max()
+            .unwrap_or(0);
         let started = fullest_second_of_starts(&environment).await?;
         if !keeps_limit(limit.into(), started, arrived, stall)? {
             return Ok(None);
@@ -63,10 +65,8 @@ async fn try_measure(
             measurements.insert("slowest_app_percent".into(), percent);
         }
     }
-    add_per_message(&mut measurements, &costs.used, summary.calls);
-    let cpu_us = costs.used["sender_cpu_us"] + costs.used["postgres_cpu_us"];
-    let cpu_us = cpu_us / count(summary.calls);
-    measurements.insert("cpu_us_per_message".into(), cpu_us);
+    used.insert("cpu_us", used["sender_cpu_us"] + used["postgres_cpu_us"]);
+    add_per_message(&mut measurements, &used, summary.calls);
     environment.finish(workload.left_over).await?;
     Ok(Some(measurements))
 }

@@ -27,11 +27,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// The program that sends.
 #[derive(Debug, Clone)]
 pub(crate) enum Sender {
-    Worker {
-        binary: PathBuf,
-        /// Runs the worker under valgrind, which writes the number of executed instructions into this file.
-        valgrind_log: Option<PathBuf>,
-    },
+    /// The worker's binary.
+    Worker(PathBuf),
     HandWritten,
 }
 
@@ -39,14 +36,14 @@ impl Sender {
     /// Both tables have the same columns.
     pub(crate) fn table(&self) -> &'static str {
         match self {
-            Self::Worker { .. } => "signaling.outbox",
+            Self::Worker(_) => "signaling.outbox",
             Self::HandWritten => "hand_written.outbox",
         }
     }
 }
 
 /// The messages of a run, the conditions of sending them, and the part to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Workload {
     pub(crate) processes: usize,
     /// Calls a second that the API allows each app.
@@ -61,37 +58,32 @@ pub(crate) struct Workload {
     /// Messages that the benchmark inserts one by one, to measure their delays.
     pub(crate) inserted: u64,
     pub(crate) payload_bytes: u32,
-    pub(crate) latency_ms: u64,
+    pub(crate) latency: Duration,
     /// Another session holds a snapshot, as a long report or a backup does. Vacuum keeps the row versions that the
     /// snapshot may see.
     pub(crate) holds_snapshot: bool,
     /// Each insert notifies, as if a worker were idle.
     pub(crate) notifies: bool,
     pub(crate) measured_for: Duration,
+    /// Runs the worker under valgrind, which writes the number of executed instructions into this file.
+    pub(crate) valgrind_log: Option<PathBuf>,
 }
 
 impl Workload {
-    pub(crate) const USUAL: Self = Self {
-        processes: 1,
-        limit: None,
-        apps: 1,
-        history: 0,
-        skipped: 0,
-        measured: 0,
-        left_over: 0,
-        inserted: 0,
-        payload_bytes: 50,
-        latency_ms: 0,
-        holds_snapshot: false,
-        notifies: false,
-        measured_for: Duration::ZERO,
-    };
+    pub(crate) fn usual() -> Self {
+        Self {
+            processes: 1,
+            apps: 1,
+            payload_bytes: 50,
+            ..Self::default()
+        }
+    }
 }
 
 pub(crate) struct Environment<'a> {
     server: &'a ThrowawayPostgres,
-    sender: &'a Sender,
-    workload: &'a Workload,
+    pub(crate) sender: &'a Sender,
+    pub(crate) workload: &'a Workload,
     pub(crate) url: String,
     pub(crate) pool: PgPool,
     pub(crate) api: Simulator,
@@ -102,12 +94,6 @@ pub(crate) struct Environment<'a> {
 pub(crate) struct Senders {
     before: Usage,
     pub(crate) processes: Vec<Running>,
-}
-
-/// The resources that sending took.
-pub(crate) struct Costs {
-    pub(crate) used: Usage,
-    pub(crate) peak_memory_mib: f64,
 }
 
 impl<'a> Environment<'a> {
@@ -129,7 +115,7 @@ impl<'a> Environment<'a> {
         let mut config = SimulatorConfig::default();
         config.behaviour = Behaviour {
             limit: workload.limit,
-            latency_ms: workload.latency_ms,
+            latency: workload.latency,
             ..config.behaviour
         };
         let mut environment = Self {
@@ -154,7 +140,7 @@ impl<'a> Environment<'a> {
     }
 
     async fn create_schema(&self) -> anyhow::Result<()> {
-        let Sender::Worker { binary, .. } = self.sender else {
+        let Sender::Worker(binary) = self.sender else {
             return self.execute(hand_written::SCHEMA).await;
         };
         let migrate = Worker::new(&["migrate"]).binary(binary);
@@ -213,23 +199,19 @@ impl<'a> Environment<'a> {
     }
 
     fn sender(&self) -> anyhow::Result<Worker> {
-        let command = match self.sender {
-            Sender::HandWritten => {
+        let command = match (self.sender, &self.workload.valgrind_log) {
+            (Sender::HandWritten, _) => {
                 Worker::new(&["--hand-written-loop"]).binary(&std::env::current_exe()?)
             }
-            Sender::Worker {
-                binary,
-                valgrind_log: None,
-            } => Worker::new(&["run"]).binary(binary),
-            Sender::Worker {
-                binary,
-                valgrind_log: Some(log),
-            } => Worker::new(&["--tool=cachegrind", "--cache-sim=no"])
-                .arg("--cachegrind-out-file=/dev/null")
-                .arg(&format!("--log-file={}", log.display()))
-                .arg(&binary.display().to_string())
-                .arg("run")
-                .binary("valgrind".as_ref()),
+            (Sender::Worker(binary), None) => Worker::new(&["run"]).binary(binary),
+            (Sender::Worker(binary), Some(log)) => {
+                Worker::new(&["--tool=cachegrind", "--cache-sim=no"])
+                    .arg("--cachegrind-out-file=/dev/null")
+                    .arg(&format!("--log-file={}", log.display()))
+                    .arg(&binary.display().to_string())
+                    .arg("run")
+                    .binary("valgrind".as_ref())
+            }
         };
         let limit = self.workload.limit.unwrap_or(NO_LIMIT);
         let command = command
@@ -262,7 +244,8 @@ impl<'a> Environment<'a> {
         ]))
     }
 
-    pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<Costs> {
+    /// Returns the used resources, and the highest memory of a process in MiB.
+    pub(crate) async fn stop_senders(&self, senders: Senders) -> anyhow::Result<(Usage, f64)> {
         let mut after = self.cpu(&senders.processes)?;
         let mut highest_mib: f64 = 0.0;
         for mut process in senders.processes {
@@ -272,10 +255,7 @@ impl<'a> Environment<'a> {
         self.wait_until_alone().await?;
         after.extend(database_usage(&self.pool).await?);
         after.insert("postgres_cpu_us", self.cpu(&[])?["postgres_cpu_us"]);
-        Ok(Costs {
-            used: since(&after, &senders.before),
-            peak_memory_mib: highest_mib,
-        })
+        Ok((since(&after, &senders.before), highest_mib))
     }
 
     /// Waits until only the benchmark is connected. A session adds its work to the database's statistics when it ends,
@@ -325,13 +305,11 @@ impl<'a> Environment<'a> {
 
     /// Calls a second between two calls, given by their position in the order of arrival.
     pub(crate) fn rate_between(&self, first: u64, last: u64) -> anyhow::Result<f64> {
-        let at_us = |seq: u64| {
-            let calls = self.api.ledger().calls_after(seq - 1, 1);
-            let call = calls.first().filter(|call| call.seq == seq);
-            let call = call.with_context(|| format!("the ledger no longer has call {seq}"))?;
-            anyhow::Ok(call.at_us)
-        };
-        let us = at_us(last)? - at_us(first)?;
+        let calls = self.api.ledger().calls_after(first - 1);
+        let last_call = calls.get(usize::try_from(last - first)?);
+        let last_call = last_call.filter(|call| call.seq == last);
+        let last_call = last_call.context("the ledger no longer has the measured calls")?;
+        let us = last_call.at_us - calls[0].at_us;
         Ok(count(last - first) * 1e6 / count(us))
     }
 

@@ -137,13 +137,11 @@ async fn bench(cli: Cli) -> anyhow::Result<()> {
     // Its commits wait for the disk.
     let server = ThrowawayPostgres::start_with(&Settings {
         is_durable: true,
-        server_settings: [
-            ("shared_buffers", "256MB"),
-            ("max_wal_size", "4GB"),
-            ("wal_compression", "off"),
-        ]
-        .map(|(name, value)| (name.into(), value.into()))
-        .into(),
+        server_settings: vec![
+            "shared_buffers=256MB".into(),
+            "max_wal_size=4GB".into(),
+            "wal_compression=off".into(),
+        ],
         ..Settings::default()
     })
     .await?;
@@ -184,11 +182,7 @@ async fn measure(
     runs: u32,
     server: &ThrowawayPostgres,
 ) -> anyhow::Result<Vec<Case>> {
-    let worker = |binary: &PathBuf| Sender::Worker {
-        binary: binary.clone(),
-        valgrind_log: None,
-    };
-    let mut senders: Vec<_> = workers.iter().map(worker).collect();
+    let mut senders: Vec<_> = workers.iter().cloned().map(Sender::Worker).collect();
     if scenario.compares_with_loop() {
         senders.push(Sender::HandWritten);
     }
@@ -198,9 +192,9 @@ async fn measure(
         for (number, &case) in scenario.cases().iter().enumerate() {
             let name = match sender {
                 Sender::HandWritten => "hand-written loop".to_owned(),
-                Sender::Worker { .. } if workers.len() == 1 => case.to_owned(),
-                Sender::Worker { binary, .. } if case == ONLY_CASE => binary.display().to_string(),
-                Sender::Worker { binary, .. } => format!("{}: {case}", binary.display()),
+                Sender::Worker(_) if workers.len() == 1 => case.to_owned(),
+                Sender::Worker(binary) if case == ONLY_CASE => binary.display().to_string(),
+                Sender::Worker(binary) => format!("{}: {case}", binary.display()),
             };
             let runs = Vec::new();
             cases.push(Case { name, runs });

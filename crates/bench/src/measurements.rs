@@ -15,12 +15,8 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn median(&self, name: &str) -> Option<f64> {
-        let values: Vec<f64> = self
-            .runs
-            .iter()
-            .filter_map(|run| run.get(name).copied())
-            .collect();
-        (!values.is_empty()).then(|| median(values))
+        let values = self.runs.iter().filter_map(|run| run.get(name));
+        median(values.copied().collect())
     }
 }
 
@@ -70,12 +66,12 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The middle value, or the mean of the two middle values. 0 of no values.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+/// The middle value, or the mean of the two middle values.
+pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    let middle = |index: usize| values.get(index).copied().unwrap_or(0.0);
-    let upper = values.len() / 2;
-    f64::midpoint(middle(values.len().saturating_sub(1) / 2), middle(upper))
+    let upper = values.get(values.len() / 2)?;
+    let lower = values[(values.len() - 1) / 2];
+    Some(lower.midpoint(*upper))
 }
 
 /// The smallest value that is at least as large as 99 % of all values. 0 of no values.
@@ -97,9 +93,9 @@ mod tests {
     #[test]
     fn a_percentile_is_a_measured_value_and_a_median_may_lie_between_two() {
         let is = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-9, "{value}");
-        is(median(vec![3.0, 1.0, 2.0]), 2.0);
-        is(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
-        is(median(vec![]), 0.0);
+        is(median(vec![3.0, 1.0, 2.0]).unwrap(), 2.0);
+        is(median(vec![4.0, 1.0, 2.0, 3.0]).unwrap(), 2.5);
+        assert_eq!(median(vec![]), None);
         is(percentile_99(vec![4.0, 1.0, 2.0, 3.0]), 4.0);
         is(percentile_99((0..=1_000).map(f64::from).collect()), 990.0);
         is(percentile_99(vec![]), 0.0);

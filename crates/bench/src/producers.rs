@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
-use testkit::postgres::ThrowawayPostgres;
 use tokio::task::JoinSet;
 
-use crate::environment::{Environment, Sender, Workload};
+use crate::environment::Environment;
 use crate::measurements::{Measurements, count};
 
 /// Connections that insert without a pause.
@@ -18,12 +17,8 @@ const INSERT: &str =
     "insert into signaling.outbox (sender, destination, payload) values ('bench', 'bob', 'hello')";
 const NOTIFY_EACH_COMMIT: &str = "insert into signaling.wakeup (app, wanted_until) values ('default', now() + interval '1 hour')";
 
-pub(crate) async fn measure(
-    server: &ThrowawayPostgres,
-    sender: &Sender,
-    workload: &Workload,
-) -> anyhow::Result<Measurements> {
-    let environment = Environment::create(server, sender, workload).await?;
+pub(crate) async fn measure(environment: Environment<'_>) -> anyhow::Result<Measurements> {
+    let workload = environment.workload;
     let senders = environment.start_senders().await?;
     if workload.notifies {
         environment.execute(NOTIFY_EACH_COMMIT).await?;

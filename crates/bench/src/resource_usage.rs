@@ -13,7 +13,6 @@ pub(crate) type Usage = BTreeMap<&'static str, f64>;
 
 /// The length of a tick in `/proc`, on every architecture of Linux.
 const TICK_US: f64 = 10_000.0;
-const MAX_READS: u32 = 100;
 
 pub(crate) fn since(after: &Usage, before: &Usage) -> Usage {
     let difference = |(name, value): (&&'static str, &f64)| (*name, value - before[name]);
@@ -21,10 +20,9 @@ pub(crate) fn since(after: &Usage, before: &Usage) -> Usage {
 }
 
 pub(crate) fn add_per_message(measurements: &mut Measurements, usage: &Usage, messages: u64) {
-    let per_message = usage
-        .iter()
-        .map(|(name, value)| (format!("{name}_per_message"), value / count(messages)));
-    measurements.extend(per_message);
+    for (name, value) in usage {
+        measurements.insert(format!("{name}_per_message"), value / count(messages));
+    }
 }
 
 /// Postgres's own counters: bytes of WAL, and ended transactions.
@@ -43,22 +41,13 @@ pub(crate) async fn database_usage(pool: &PgPool) -> Result<Usage, sqlx::Error> 
 
 /// Processor time of a process and its children, including ended ones.
 pub(crate) fn cpu_us(pid: u32) -> anyhow::Result<f64> {
-    let mut before = stat(pid)?;
-    // A child that ends between the reads would count twice or not at all, so both are repeated then.
-    for _ in 0..MAX_READS {
-        let running: u64 = fs::read_dir("/proc")?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|child| stat(child).ok())
-            .filter(|child| child.parent == u64::from(pid))
-            .map(|child| child.own_ticks)
-            .sum();
-        let now = stat(pid)?;
-        if now.ended_ticks == before.ended_ticks {
-            return Ok(count(now.own_ticks + now.ended_ticks + running) * TICK_US);
-        }
-        before = now;
-    }
-    anyhow::bail!("processes of Postgres end too often to read their processor time")
+    let (_, ticks) = parent_and_ticks(pid)?;
+    let running: u64 = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|process| parent_and_ticks(process).ok())
+        .filter_map(|(parent, ticks)| (parent == u64::from(pid)).then_some(ticks))
+        .sum();
+    Ok(count(ticks + running) * TICK_US)
 }
 
 /// The highest resident memory of a process so far.
@@ -69,14 +58,8 @@ pub(crate) fn peak_memory_mib(pid: u32) -> anyhow::Result<f64> {
     Ok(kib.parse::<f64>()? / 1024.0)
 }
 
-struct Stat {
-    parent: u64,
-    own_ticks: u64,
-    /// Of ended children.
-    ended_ticks: u64,
-}
-
-fn stat(pid: u32) -> anyhow::Result<Stat> {
+/// The parent of a process, and the ticks of the process and its ended children.
+fn parent_and_ticks(pid: u32) -> anyhow::Result<(u64, u64)> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path)
         .with_context(|| format!("{path} can't be read: bench runs on Linux only"))?;
@@ -87,9 +70,5 @@ fn stat(pid: u32) -> anyhow::Result<Stat> {
         let text = fields.get(number - 3).context("too few fields in /proc")?;
         Ok(text.parse()?)
     };
-    Ok(Stat {
-        parent: field(4)?,
-        own_ticks: field(14)? + field(15)?,
-        ended_ticks: field(16)? + field(17)?,
-    })
+    Ok((field(4)?, field(14)? + field(15)? + field(16)? + field(17)?))
 }

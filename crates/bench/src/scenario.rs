@@ -1,6 +1,5 @@
 //! The scenarios: each has cases to compare, and targets for their results.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,12 +7,10 @@ use clap::ValueEnum;
 use testkit::postgres::ThrowawayPostgres;
 
 use self::Bound::{AtLeast, AtMost};
-use crate::environment::{Sender, Workload};
+use crate::environment::{Environment, Sender, Workload};
 use crate::measurements::{Case, Measurements, count, median};
 use crate::{counts, delay, drain, idle, producers};
 
-/// The counts of the last commit that changed them on purpose.
-const COMMITTED_COUNTS: &str = include_str!("../counts.json");
 /// Batches have other sizes in each run, so the counts differ a little.
 const MAX_COUNT_GROWTH: f64 = 1.1;
 
@@ -58,34 +55,43 @@ impl fmt::Display for Scenario {
 
 const RATE: &str = "messages_per_s";
 const MEMORY: &str = "peak_memory_mib";
+const GROWTH: &str = "last_of_first_percent";
 
-/// The targets, except for those of the counts.
-const TARGETS: [Target; 19] = [
-    ratio(Scenario::Drain, RATE, [0, 1], AtLeast(4.0)),
-    ratio(Scenario::Drain, "cpu_us_per_message", [0, 1], AtMost(0.25)),
-    target(Scenario::Delay, "delay_p50_ms", 0, AtMost(2.0)),
-    target(Scenario::Delay, "delay_p99_ms", 0, AtMost(5.0)),
-    target(Scenario::Pace, RATE, 0, AtLeast(490.0)),
-    target(Scenario::Pace, RATE, 1, AtLeast(490.0)),
-    target(Scenario::Pace, RATE, 2, AtLeast(490.0)),
-    target(
-        Scenario::SnapshotDelay,
-        "last_of_first_percent",
-        0,
-        AtMost(125.0),
-    ),
-    ratio(Scenario::SnapshotDrain, RATE, [1, 0], AtLeast(0.9)),
-    ratio(Scenario::Backlog, RATE, [1, 0], AtLeast(0.9)),
-    ratio(Scenario::History, RATE, [1, 0], AtLeast(0.9)),
-    ratio(Scenario::Producers, "commits_per_s", [1, 0], AtLeast(0.9)),
-    target(Scenario::Producers, RATE, 1, AtLeast(475.0)),
+const TARGETS: [Target; 23] = [
+    target(Scenario::Drain, RATE, &[0, 1], AtLeast(4.0)),
+    target(Scenario::Drain, "cpu_us_per_message", &[0, 1], AtMost(0.25)),
+    target(Scenario::Delay, "delay_p50_ms", &[0], AtMost(2.0)),
+    target(Scenario::Delay, "delay_p99_ms", &[0], AtMost(5.0)),
+    target(Scenario::Pace, RATE, &[0], AtLeast(490.0)),
+    target(Scenario::Pace, RATE, &[1], AtLeast(490.0)),
+    target(Scenario::Pace, RATE, &[2], AtLeast(490.0)),
+    target(Scenario::SnapshotDelay, GROWTH, &[0], AtMost(125.0)),
+    target(Scenario::SnapshotDrain, RATE, &[1, 0], AtLeast(0.9)),
+    target(Scenario::Backlog, RATE, &[1, 0], AtLeast(0.9)),
+    target(Scenario::History, RATE, &[1, 0], AtLeast(0.9)),
+    target(Scenario::Producers, "commits_per_s", &[1, 0], AtLeast(0.9)),
+    target(Scenario::Producers, RATE, &[1], AtLeast(475.0)),
     // 100 MB, and 40 MB.
-    target(Scenario::Memory, MEMORY, 0, AtMost(95.4)),
-    target(Scenario::Idle, MEMORY, 0, AtMost(38.1)),
-    target(Scenario::Idle, "sender_percent_of_a_core", 0, AtMost(0.5)),
-    target(Scenario::Idle, "postgres_percent_of_a_core", 0, AtMost(0.5)),
-    target(Scenario::Apps, RATE, 0, AtLeast(0.95 * 20.0 * 490.0)),
-    target(Scenario::Apps, "slowest_app_percent", 0, AtLeast(90.0)),
+    target(Scenario::Memory, MEMORY, &[0], AtMost(95.4)),
+    target(Scenario::Idle, MEMORY, &[0], AtMost(38.1)),
+    target(
+        Scenario::Idle,
+        "sender_percent_of_a_core",
+        &[0],
+        AtMost(0.5),
+    ),
+    target(
+        Scenario::Idle,
+        "postgres_percent_of_a_core",
+        &[0],
+        AtMost(0.5),
+    ),
+    target(Scenario::Apps, RATE, &[0], AtLeast(0.95 * 20.0 * 490.0)),
+    target(Scenario::Apps, "slowest_app_percent", &[0], AtLeast(90.0)),
+    counted("statements_per_message", 0.130),
+    counted("transactions_per_message", 0.131),
+    counted("wal_bytes_per_message", 985.0),
+    counted("instructions_per_message", 161_526.0),
 ];
 
 /// A bound that a measurement should keep. A missing value misses the bound.
@@ -93,10 +99,9 @@ const TARGETS: [Target; 19] = [
 pub(crate) struct Target {
     scenario: Scenario,
     pub(crate) metric: &'static str,
-    /// The position of the measured case among those of the worker and, at the end, of the hand-written loop.
-    case: usize,
-    /// The case that the measured one is divided by.
-    divisor: Option<usize>,
+    /// The position of the measured case, and perhaps of a second case that the first is divided by. Positions are among the
+    /// cases of the worker and, at the end, of the hand-written loop.
+    cases: &'static [usize],
     pub(crate) bound: Bound,
 }
 
@@ -106,51 +111,48 @@ pub(crate) enum Bound {
     AtMost(f64),
 }
 
-const fn target(scenario: Scenario, metric: &'static str, case: usize, bound: Bound) -> Target {
+const fn target(
+    scenario: Scenario,
+    metric: &'static str,
+    cases: &'static [usize],
+    bound: Bound,
+) -> Target {
     Target {
         scenario,
         metric,
-        case,
-        divisor: None,
+        cases,
         bound,
     }
 }
 
-/// A target for the ratio of two cases.
-const fn ratio(
-    scenario: Scenario,
-    metric: &'static str,
-    [case, divisor]: [usize; 2],
-    bound: Bound,
-) -> Target {
-    Target {
-        divisor: Some(divisor),
-        ..target(scenario, metric, case, bound)
-    }
+/// A target for a count of a message, with the count of the last commit that changed it on purpose.
+const fn counted(metric: &'static str, count: f64) -> Target {
+    let bound = AtMost(count * MAX_COUNT_GROWTH);
+    target(Scenario::Counts, metric, &[0], bound)
 }
 
 impl Target {
     /// The measured case, and the one that it is divided by.
     pub(crate) fn subject(&self, cases: &[Case]) -> String {
-        let name = |case: usize| cases.get(case).map_or("–", |case| &case.name);
-        match self.divisor {
-            None => name(self.case).to_owned(),
-            Some(divisor) => format!("{} / {}", name(self.case), name(divisor)),
-        }
+        let name = |case: &usize| cases.get(*case).map_or("–", |case| &case.name);
+        let names: Vec<_> = self.cases.iter().map(name).collect();
+        names.join(" / ")
     }
 
     /// The median of the case, or the median ratio of two cases, run by run. The two runs follow each other, so that other
     /// load on the machine affects both.
     pub(crate) fn value(&self, cases: &[Case]) -> Option<f64> {
-        let case = cases.get(self.case)?;
-        let Some(divisor) = self.divisor else {
-            return case.median(self.metric);
+        let values = |case: usize| {
+            let runs = cases.get(case).into_iter().flat_map(|case| &case.runs);
+            runs.map(|run| run.get(self.metric))
         };
-        let pairs = case.runs.iter().zip(&cases.get(divisor)?.runs);
-        let ratios: Vec<f64> = pairs
-            .filter_map(|(run, by)| Some(run.get(self.metric)? / by.get(self.metric)?))
-            .collect();
-        (!ratios.is_empty()).then(|| median(ratios))
+        match *self.cases {
+            [case, divisor] => {
+                let pairs = values(case).zip(values(divisor));
+                median(pairs.filter_map(|(value, by)| Some(value? / by?)).collect())
+            }
+            _ => cases.get(self.cases[0])?.median(self.metric),
+        }
     }
 }
 
@@ -183,7 +185,7 @@ impl Scenario {
 
     /// The workload of a case at the scale 1.
     fn workload(self, case: usize) -> Workload {
-        let mut load = Workload::USUAL;
+        let mut load = Workload::usual();
         match self {
             Self::Drain => load.measured = 100_000,
             Self::Delay => load.inserted = 3_000,
@@ -208,7 +210,7 @@ impl Scenario {
             }
             Self::Memory => {
                 load.measured = 20_000;
-                (load.payload_bytes, load.latency_ms) = (32_768, 500);
+                (load.payload_bytes, load.latency) = (32_768, Duration::from_millis(500));
             }
             Self::Apps => {
                 (load.apps, load.limit) = (20, Some(500));
@@ -247,41 +249,25 @@ impl Scenario {
         sender: &Sender,
         workload: &Workload,
     ) -> anyhow::Result<Measurements> {
+        let environment = || Environment::create(server, sender, workload);
         match self {
-            Self::Delay | Self::SnapshotDelay => delay::measure(server, sender, workload).await,
-            Self::Producers => producers::measure(server, sender, workload).await,
-            Self::Idle => idle::measure(server, sender, workload).await,
+            Self::Delay | Self::SnapshotDelay => delay::measure(environment().await?).await,
+            Self::Producers => producers::measure(environment().await?).await,
+            Self::Idle => idle::measure(environment().await?).await,
             Self::Counts => counts::measure(server, sender).await,
             _ => drain::measure(server, sender, workload).await,
         }
     }
 
-    pub(crate) fn targets(self) -> Vec<Target> {
-        if self == Self::Counts {
-            let committed: BTreeMap<&'static str, f64> =
-                serde_json::from_str(COMMITTED_COUNTS).unwrap_or_default();
-            return committed
-                .into_iter()
-                .map(|(metric, count)| target(self, metric, 0, AtMost(count * MAX_COUNT_GROWTH)))
-                .collect();
-        }
+    pub(crate) fn targets(self) -> impl Iterator<Item = Target> {
         let targets = TARGETS.into_iter();
-        targets.filter(|target| target.scenario == self).collect()
+        targets.filter(move |target| target.scenario == self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_committed_count_is_a_target() {
-        let counts = ["instructions", "statements", "transactions", "wal_bytes"];
-        let names = counts.map(|count| format!("{count}_per_message"));
-        let targets = Scenario::Counts.targets();
-        let measured: Vec<_> = targets.iter().map(|target| target.metric).collect();
-        assert_eq!(measured, names.each_ref());
-    }
 
     #[test]
     fn pairs_are_compared_run_by_run() {
@@ -292,7 +278,7 @@ mod tests {
                 .into(),
         };
         let cases = [case([100.0, 200.0, 400.0]), case([95.0, 150.0, 320.0])];
-        let target = &Scenario::SnapshotDrain.targets()[0];
+        let target = Scenario::SnapshotDrain.targets().next().unwrap();
         assert_eq!(target.value(&cases), Some(0.8));
         assert_eq!(target.value(&cases[..1]), None);
     }

@@ -1,7 +1,7 @@
 //! The two endpoints: how the API handles a call from its arrival to its response.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -25,7 +25,6 @@ use super::response::{
 const OFFLINE_PREFIX: &str = "offline-";
 
 /// State that the endpoints and the control API share.
-#[derive(Debug)]
 pub(super) struct ApiState {
     pub(super) ledger: Arc<Ledger>,
     pub(super) behaviour: Mutex<Behaviour>,
@@ -69,8 +68,7 @@ async fn call(State(api): State<Arc<ApiState>>, kind: CallKind, request: Request
     };
     let (headers, checked) = request::read(&mut call, request).await;
     let behaviour = api.behaviour.lock().clone();
-    let latency_ms = behaviour.latency_ms + rand::random_range(0..=behaviour.jitter_ms);
-    let mut delay = Duration::from_millis(latency_ms);
+    let mut delay = behaviour.latency;
     let reply = api.ledger.change(|state| {
         call.at_us = api.ledger.now_us();
         let authorized = authorize(&behaviour, &call, &headers);

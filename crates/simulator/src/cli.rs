@@ -1,22 +1,21 @@
 //! `worker simulate`: runs the simulated API alone.
 
-use std::env;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Behaviour, Credential, FaultRule, Simulator, SimulatorConfig, Summary};
+use crate::{Behaviour, FaultRule, Simulator, SimulatorConfig, Summary};
 
 const EXAMPLES: &str = "\
 Examples:
   worker simulate
       Listens on 127.0.0.1:8480 and accepts 500 calls in any second for each app ID.
-  worker simulate --limit 50 --latency 20ms --jitter 10ms
-      A small limit, and responses after 20 to 30 ms.
+  worker simulate --limit 50 --latency 20ms
+      A small limit, and responses after 20 ms.
   worker simulate --fault 500:share=0.01 --fault drop:share=0.001
       One call in a hundred fails. The API accepts one in a thousand and never responds.
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
@@ -31,8 +30,7 @@ A fault is FAULT[:KEY=VALUE,...]. A call meets the fault of the first rule that 
   KEY    app, destination (a prefix of the name), share (0 to 1), count (how often), first_calls (only
          the first so many of each message); with a status also, last of all, retry_after or body
 
-Credentials come from the environment. Without any, the API accepts every call: AGORA_API_KEY with
-AGORA_API_SECRET, AGORA_TOKEN (with AGORA_UID for one user alone), AGORA_APP_CERTIFICATE.";
+The API accepts any credentials.";
 
 /// Run the simulated Signaling API
 #[derive(Debug, Parser)]
@@ -55,10 +53,6 @@ pub struct SimulateArgs {
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     latency: Duration,
 
-    /// An additional random delay of at most this duration
-    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    jitter: Duration,
-
     /// A fault to inject, such as 500:share=0.01; may be given again
     #[arg(long = "fault", value_name = "RULE")]
     faults: Vec<FaultRule>,
@@ -67,16 +61,12 @@ pub struct SimulateArgs {
 /// Serves the simulated API until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// If the credentials in the environment are incomplete, or the API can't start.
+/// If the API can't start.
 pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // The handlers exist before the address is printed, so that no signal is missed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let credentials = credentials(|name| {
-        let value = env::var(name).ok()?.trim().to_owned();
-        (!value.is_empty()).then_some(value)
-    })?;
-    let simulator = Simulator::start(config(args, credentials))
+    let simulator = Simulator::start(config(args))
         .await
         .context("the simulated API can't start")?;
     let url = simulator.base_url();
@@ -100,38 +90,17 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn config(args: SimulateArgs, credentials: Vec<Credential>) -> SimulatorConfig {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+fn config(args: SimulateArgs) -> SimulatorConfig {
     SimulatorConfig {
         bind: args.listen,
         faults: args.faults,
         behaviour: Behaviour {
             limit: Some(args.limit),
-            latency_ms: millis(args.latency),
-            jitter_ms: millis(args.jitter),
-            credentials,
+            latency: args.latency,
             ..Behaviour::default()
         },
         ..SimulatorConfig::default()
     }
-}
-
-/// Reads the accepted credentials from the same variables that the worker authenticates with.
-fn credentials(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Vec<Credential>> {
-    let key = match (variable("AGORA_API_KEY"), variable("AGORA_API_SECRET")) {
-        (Some(api_key), Some(api_secret)) => Some(Credential::Key {
-            api_key,
-            api_secret,
-        }),
-        (None, None) => None,
-        _ => bail!("only one of AGORA_API_KEY and AGORA_API_SECRET is set: set both"),
-    };
-    let token = variable("AGORA_TOKEN").map(|token| Credential::Token {
-        token,
-        uid: variable("AGORA_UID"),
-    });
-    let certificate = variable("AGORA_APP_CERTIFICATE").map(Credential::Certificate);
-    Ok(key.into_iter().chain(token).chain(certificate).collect())
 }
 
 fn report(summary: &Summary) -> String {
@@ -158,7 +127,7 @@ mod tests {
     fn parsed(flags: &[&str]) -> Result<SimulatorConfig, String> {
         let words = ["simulate"].iter().chain(flags);
         SimulateArgs::try_parse_from(words)
-            .map(|args| config(args, Vec::new()))
+            .map(config)
             .map_err(|error| error.to_string())
     }
 
@@ -174,24 +143,15 @@ mod tests {
         .unwrap();
         assert_eq!(config.bind.port(), 0);
         assert_eq!(config.behaviour.limit, Some(7));
-        assert_eq!(config.behaviour.latency_ms, 20);
+        assert_eq!(config.behaviour.latency, Duration::from_millis(20));
         assert_eq!(config.faults.len(), 2);
     }
 
     #[test]
     fn a_wrong_flag_is_refused_with_a_sentence() {
-        let error = parsed(&["--limit=0"]).unwrap_err();
+        let error = parsed(&["--limit=0"]).err().unwrap();
         assert!(error.contains("0 is not in 1.."), "{error}");
-        let error = parsed(&["--fault=explode"]).unwrap_err();
+        let error = parsed(&["--fault=explode"]).err().unwrap();
         assert!(error.contains("unknown fault `explode`"), "{error}");
-    }
-
-    #[test]
-    fn credentials_come_from_the_environment_and_half_a_key_is_an_error() {
-        let all = |name: &str| Some(name.to_owned());
-        assert_eq!(credentials(all).unwrap().len(), 3);
-        let key_alone = |name: &str| (name == "AGORA_API_KEY").then(|| "key".to_owned());
-        let error = credentials(key_alone).unwrap_err().to_string();
-        assert!(error.contains("AGORA_API_SECRET"), "{error}");
     }
 }

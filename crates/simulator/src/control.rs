@@ -2,25 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use serde::Deserialize;
 
 use super::api::ApiState;
 use super::ledger::{Call, Summary};
 
-const MAX_LISTED_CALLS: usize = 1_000;
+const MAX_LISTED_CALLS: u64 = 1_000;
 
 const HELP: &str = "\
 The simulated Signaling API.
 
-GET /_simulator/ledger           totals: calls, statuses, duplicates, the fullest second
-GET /_simulator/calls?after=SEQ  at most 1000 calls after number SEQ (0)
-PUT /_simulator/faults           replace the fault rules, one on each line, such as
-                                 500:share=0.01
-                                 slow=250ms:destination=slow-
+GET /_simulator/ledger  totals: calls, statuses, duplicates, the fullest second
+GET /_simulator/calls   the last 1000 calls
+PUT /_simulator/faults  replace the fault rules, one on each line, such as
+                        500:share=0.01
+                        slow=250ms:destination=slow-
 ";
 
 pub(super) fn routes() -> Router<Arc<ApiState>> {
@@ -35,15 +34,10 @@ async fn summary(State(api): State<Arc<ApiState>>) -> Json<Summary> {
     Json(api.ledger.summary())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    #[serde(default)]
-    after: u64,
-}
-
-async fn calls(State(api): State<Arc<ApiState>>, Query(page): Query<Page>) -> Json<Vec<Call>> {
-    Json(api.ledger.calls_after(page.after, MAX_LISTED_CALLS))
+async fn calls(State(api): State<Arc<ApiState>>) -> Json<Vec<Call>> {
+    let received = api.ledger.summary().calls;
+    let unlisted = received.saturating_sub(MAX_LISTED_CALLS);
+    Json(api.ledger.calls_after(unlisted))
 }
 
 async fn set_faults(

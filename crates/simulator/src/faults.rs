@@ -93,36 +93,23 @@ impl FaultRule {
     }
 
     fn set(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
-        fn number<T: FromStr>(key: &str, value: &str) -> anyhow::Result<T> {
-            let number = value.parse().ok();
-            number
-                .with_context(|| format!("the {key} of a fault can't be `{value}`: write a number"))
-        }
+        let text = Some(value.to_owned());
+        let wrong = || format!("the {key} of a fault can't be `{value}`: write a number");
         match (key, &mut self.fault) {
-            ("app", _) => self.app = Some(value.to_owned()),
+            ("app", _) => self.app = text,
             ("destination", _) => value.clone_into(&mut self.destination),
-            ("share", _) => self.share = number(key, value)?,
-            ("count", _) => self.count = Some(number(key, value)?),
-            ("first_calls", _) => self.first_calls = Some(number(key, value)?),
-            ("retry_after", Fault::Status { retry_after, .. }) => {
-                *retry_after = Some(value.to_owned());
-            }
-            ("body", Fault::Status { body, .. }) => *body = Some(value.to_owned()),
-            ("retry_after" | "body", fault) => bail!(
-                "`{}` can't have {key}: write it with a status, such as 503:{key}=…",
-                <&str>::from(&*fault)
+            ("share", _) => self.share = value.parse().with_context(wrong)?,
+            ("count", _) => self.count = Some(value.parse().with_context(wrong)?),
+            ("first_calls", _) => self.first_calls = Some(value.parse().with_context(wrong)?),
+            ("retry_after", Fault::Status { retry_after, .. }) => *retry_after = text,
+            ("body", Fault::Status { body, .. }) => *body = text,
+            _ => bail!(
+                "`{key}` is not a condition of this fault: write app=, destination=, share=, count= or first_calls=; with a \
+                 status also, last of all, retry_after= or body="
             ),
-            _ => return Err(unknown_key(key)),
         }
         Ok(())
     }
-}
-
-fn unknown_key(key: &str) -> anyhow::Error {
-    anyhow::anyhow!(
-        "`{key}` is not a condition of a fault: write app=, destination=, share=, count=, first_calls= or, last of all, \
-         retry_after= or body="
-    )
 }
 
 impl FromStr for FaultRule {
@@ -139,7 +126,9 @@ impl FromStr for FaultRule {
             first_calls: None,
         };
         while !rest.is_empty() {
-            let (key, after) = rest.split_once('=').ok_or_else(|| unknown_key(rest))?;
+            let condition = rest.split_once('=');
+            let (key, after) = condition
+                .with_context(|| format!("`{rest}` is not a condition: write KEY=VALUE"))?;
             let (value, next) = match key {
                 // These values may contain commas, so they extend to the end.
                 "retry_after" | "body" => (after, ""),

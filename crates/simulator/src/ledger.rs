@@ -2,13 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::Notify;
 
 const DEFAULT_KEPT_CALLS: usize = 1_000_000;
 /// The ledger keeps longer payloads as a hash alone, so that its memory is bounded.
@@ -142,7 +139,6 @@ impl SlidingSecond {
 pub struct Ledger {
     pub started: Instant,
     state: Mutex<State>,
-    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -151,15 +147,10 @@ pub(super) struct State {
     calls: VecDeque<Call>,
     max_kept_calls: usize,
     summary: Summary,
-    windows: HashMap<String, Windows>,
+    /// By app ID.
+    arrived: HashMap<String, SlidingSecond>,
+    admitted: HashMap<String, SlidingSecond>,
     messages: HashMap<u64, MessageCounts>,
-}
-
-/// An app's recent calls.
-#[derive(Debug, Default)]
-struct Windows {
-    arrived: SlidingSecond,
-    admitted: SlidingSecond,
 }
 
 #[derive(Debug, Default)]
@@ -183,20 +174,19 @@ impl Ledger {
                 max_kept_calls,
                 ..State::default()
             }),
-            changed: Notify::new(),
         }
     }
 
     /// The kept calls in the order of arrival.
     pub fn calls(&self) -> Vec<Call> {
-        self.calls_after(0, usize::MAX)
+        self.calls_after(0)
     }
 
-    /// At most `limit` of the kept calls whose `seq` is greater than `seq`.
-    pub fn calls_after(&self, seq: u64, limit: usize) -> Vec<Call> {
+    /// The kept calls whose `seq` is greater than `seq`.
+    pub fn calls_after(&self, seq: u64) -> Vec<Call> {
         let state = self.state.lock();
         let start = state.calls.partition_point(|call| call.seq <= seq);
-        state.calls.range(start..).take(limit).cloned().collect()
+        state.calls.range(start..).cloned().collect()
     }
 
     pub fn calls_for_payload(&self, payload: &str) -> Vec<Call> {
@@ -216,42 +206,16 @@ impl Ledger {
         }
     }
 
-    /// Waits until the summary satisfies `condition`.
-    ///
-    /// # Errors
-    /// After `timeout`.
-    pub async fn wait_until(
-        &self,
-        timeout: Duration,
-        condition: impl Fn(&Summary) -> bool,
-    ) -> anyhow::Result<()> {
-        let waiting = async {
-            loop {
-                // Registered before the check, so that no change in between is missed.
-                let mut changed = std::pin::pin!(self.changed.notified());
-                changed.as_mut().enable();
-                if condition(&self.state.lock().summary) {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        tokio::time::timeout(timeout, waiting)
-            .await
-            .with_context(|| {
-                let summary = self.summary();
-                format!("the ledger is not as expected after {timeout:?}: {summary:?}")
-            })
-    }
-
-    /// Counts a connection as open until the returned value is dropped.
-    pub(super) fn open_connection(self: &Arc<Self>) -> OpenConnection {
+    pub(super) fn connection_opened(&self) {
         self.change(|State { summary, .. }| {
             summary.connections += 1;
             summary.open_connections += 1;
             summary.most_connections = summary.most_connections.max(summary.open_connections);
         });
-        OpenConnection(Arc::clone(self))
+    }
+
+    pub(super) fn connection_closed(&self) {
+        self.change(|state| state.summary.open_connections -= 1);
     }
 
     /// Adds the status of a delayed response.
@@ -269,9 +233,7 @@ impl Ledger {
     }
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state.lock());
-        self.changed.notify_waiters();
-        result
+        change(&mut self.state.lock())
     }
 
     pub(super) fn now_us(&self) -> u64 {
@@ -283,11 +245,7 @@ impl State {
     /// Admits a call unless the sliding second already holds `limit` admitted calls of the app. Returns how many calls of
     /// the same message were admitted so far, including this one.
     pub(super) fn admit(&mut self, call: &Call, limit: Option<u32>) -> Option<u32> {
-        let window = &mut self
-            .windows
-            .entry(call.app_id.clone())
-            .or_default()
-            .admitted;
+        let window = self.admitted.entry(call.app_id.clone()).or_default();
         let calls = window.calls(call.at_us);
         if limit.is_some_and(|limit| calls >= limit.into()) {
             return None;
@@ -307,13 +265,12 @@ impl State {
             let message = self.message(call);
             message.accepted += 1;
             let is_second = message.accepted == 2;
-            self.summary.accepted += 1;
             self.summary.duplicates += u64::from(is_second);
+            self.summary.accepted += 1;
         }
-        let windows = self.windows.entry(call.app_id.clone()).or_default();
-        windows.arrived.calls(call.at_us);
-        windows.arrived.0.push_back(call.at_us);
-        let in_second = windows.arrived.0.len() as u64;
+        let arrived = self.arrived.entry(call.app_id.clone()).or_default();
+        let in_second = arrived.calls(call.at_us) + 1;
+        arrived.0.push_back(call.at_us);
 
         let app = self.app(&call.app_id);
         if app.calls == 0 {
@@ -344,15 +301,5 @@ impl State {
             self.messages.clear();
         }
         self.messages.entry(key).or_default()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct OpenConnection(Arc<Ledger>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        let Self(ledger) = self;
-        ledger.change(|state| state.summary.open_connections -= 1);
     }
 }

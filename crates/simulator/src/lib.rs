@@ -18,6 +18,7 @@ mod token;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -37,7 +38,7 @@ pub use self::server::TlsFiles;
 /// JSON may write each byte of a payload of 32 KB as six, and there are other fields.
 const MAX_BODY_BYTES: usize = 256 * 1024;
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SimulatorConfig {
     /// The address to listen on. Port 0 takes a free one.
     pub bind: SocketAddr,
@@ -61,13 +62,12 @@ impl Default for SimulatorConfig {
 }
 
 /// Properties of the simulated API, apart from faults, that can be changed while it runs.
-#[derive(Debug, Clone)]
+#[derive(Clone, Default)]
 pub struct Behaviour {
     /// The most calls of an app in any sliding second. `None` is no limit.
     pub limit: Option<u32>,
-    /// The delay of every response, and an additional random delay of at most `jitter_ms`.
-    pub latency_ms: u64,
-    pub jitter_ms: u64,
+    /// The delay of every response.
+    pub latency: Duration,
     /// The API closes a connection after so many milliseconds without a request.
     pub idle_close_ms: Option<u64>,
     /// The API closes each connection after a response, which says `Connection: close`.
@@ -76,21 +76,7 @@ pub struct Behaviour {
     pub credentials: Vec<Credential>,
 }
 
-impl Default for Behaviour {
-    fn default() -> Self {
-        Self {
-            limit: Some(500),
-            latency_ms: 0,
-            jitter_ms: 0,
-            idle_close_ms: None,
-            closes_connections: false,
-            credentials: Vec::new(),
-        }
-    }
-}
-
 /// A running simulated API. Dropping it stops it.
-#[derive(Debug)]
 pub struct Simulator {
     /// The address of the listener. After a stop, another simulator can start there.
     pub address: SocketAddr,

@@ -1,6 +1,7 @@
 //! The responses of the API.
 
 use std::convert::Infallible;
+use std::io;
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -69,12 +70,9 @@ pub(super) fn half_response(mut body: String, request_id: &str) -> Response {
     response
 }
 
-/// Marks a response that the server must not send. The server closes the connection instead.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CloseWithoutResponse;
-
+/// A response whose body fails before the server has written the head, so that the server closes the connection and sends
+/// nothing.
 pub(super) fn close_without_response() -> Response {
-    let mut response = Response::new(Body::empty());
-    response.extensions_mut().insert(CloseWithoutResponse);
-    response
+    let failure = io::Error::other("a fault closes this connection");
+    Response::new(Body::from_stream(stream::iter([Err::<&str, _>(failure)])))
 }

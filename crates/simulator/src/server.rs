@@ -1,19 +1,14 @@
 //! Accepts and serves connections.
 
-use std::convert::Infallible;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::http::{HeaderValue, header};
-use hyper::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,10 +16,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service as _;
 
 use super::api::ApiState;
-use super::response::CloseWithoutResponse;
 
 /// Pause after a failed accept, so that a lack of file descriptors does not cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -69,8 +62,9 @@ pub(super) async fn serve(
                 continue;
             };
             stream.set_nodelay(true).ok();
-            let open_connection = api.ledger.open_connection();
             let (tls, router, api) = (tls.clone(), router.clone(), Arc::clone(&api));
+            let ledger = Arc::clone(&api.ledger);
+            ledger.connection_opened();
             let serving = async move {
                 match tls {
                     None => serve_http(stream, router, api).await,
@@ -84,7 +78,7 @@ pub(super) async fn serve(
             let stopping = stopping.clone();
             tasks.spawn(async move {
                 stopping.run_until_cancelled(serving).await;
-                drop(open_connection);
+                ledger.connection_closed();
             });
         }
     };
@@ -96,28 +90,14 @@ async fn serve_http(
     router: Router,
     api: Arc<ApiState>,
 ) {
-    // While the connection is idle, hyper waits for the head of the next request.
-    let idle_close = api.behaviour.lock().idle_close_ms;
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (mut router, api) = (router.clone(), Arc::clone(&api));
-        async move {
-            let Ok::<_, Infallible>(mut response) = router.call(request).await;
-            let headers = response.headers_mut();
-            let behaviour = api.behaviour.lock();
-            if behaviour.closes_connections {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            // After an error of the service, hyper closes the connection and sends nothing.
-            match response.extensions().get::<CloseWithoutResponse>() {
-                Some(_) => Err(io::Error::other("a fault closes this connection")),
-                None => Ok(response),
-            }
-        }
-    });
+    let behaviour = api.behaviour.lock().clone();
+    let idle_close = behaviour.idle_close_ms.map(Duration::from_millis);
     // An error here is an injected fault or a client that closed the connection.
     let _ = http1::Builder::new()
+        .keep_alive(!behaviour.closes_connections)
         .timer(TokioTimer::new())
-        .header_read_timeout(idle_close.map(Duration::from_millis))
-        .serve_connection(TokioIo::new(stream), service)
+        // While the connection is idle, hyper waits for the head of the next request.
+        .header_read_timeout(idle_close)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
 }

@@ -1,4 +1,4 @@
-//! Parses and verifies tokens of version 007 for the service RTM alone, as the worker makes them.
+//! Verifies tokens of version 007 for the service RTM alone, as the worker makes them.
 
 use std::io::Read as _;
 
@@ -16,83 +16,71 @@ const MAX_LIFETIME_S: u32 = 86_400;
 const SERVICE_RTM: u16 = 2;
 const PRIVILEGE_RTM_LOGIN: u16 = 1;
 
-/// A parsed token. Its fields are not trustworthy until [`is_signed_with`](Token::is_signed_with) has verified it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    signature: Vec<u8>,
-    /// The signed part.
-    info: Vec<u8>,
-    app_id: String,
-    issued_at_s: u32,
-    expires_in_s: u32,
-    salt: u32,
-    may_log_in: bool,
-    user_id: String,
+/// Checks that the certificate has signed the token, and that the token lets `user_id` log in to `app_id` at `now_s` of Unix
+/// time.
+pub(super) fn admits(
+    token: &str,
+    certificate: &str,
+    app_id: &str,
+    user_id: &str,
+    now_s: u64,
+) -> bool {
+    let is_valid = || check(&inflated(token)?, certificate, app_id, user_id, now_s);
+    is_valid().unwrap_or(false)
 }
 
-pub(super) fn parse(token: &str) -> Option<Token> {
+fn inflated(token: &str) -> Option<Vec<u8>> {
     let deflated = STANDARD.decode(token.strip_prefix("007")?).ok()?;
     let mut inflated = Vec::new();
-    ZlibDecoder::new(deflated.as_slice())
-        .take(MAX_INFLATED_BYTES)
-        .read_to_end(&mut inflated)
-        .ok()?;
-    parse_inflated(&inflated)
+    let decoder = ZlibDecoder::new(deflated.as_slice());
+    let mut decoder = decoder.take(MAX_INFLATED_BYTES);
+    decoder.read_to_end(&mut inflated).ok()?;
+    Some(inflated)
 }
 
-fn parse_inflated(mut rest: &[u8]) -> Option<Token> {
-    let signature = string(&mut rest)?.to_vec();
-    let info = rest.to_vec();
-    let app_id = String::from_utf8(string(&mut rest)?.to_vec()).ok()?;
+/// Returns nothing if a field is missing or the signature is wrong.
+fn check(
+    mut rest: &[u8],
+    certificate: &str,
+    app_id: &str,
+    user_id: &str,
+    now_s: u64,
+) -> Option<bool> {
+    let signature = string(&mut rest)?;
+    let signed = rest;
+    let is_of_app = string(&mut rest)? == app_id.as_bytes();
     let issued_at_s = rest.try_get_u32_le().ok()?;
     let expires_in_s = rest.try_get_u32_le().ok()?;
     let salt = rest.try_get_u32_le().ok()?;
+    let key = hmac(&issued_at_s.to_le_bytes(), certificate.as_bytes())?;
+    let key = hmac(&salt.to_le_bytes(), &key.finalize().into_bytes())?;
+    let expected = hmac(&key.finalize().into_bytes(), signed)?;
+    expected.verify_slice(signature).ok()?;
+
     let services = rest.try_get_u16_le().ok()?;
     let service = rest.try_get_u16_le().ok()?;
-    if (services, service) != (1, SERVICE_RTM) {
-        return None;
-    }
     let privileges = rest.try_get_u16_le().ok()?;
     let mut may_log_in = false;
     for _ in 0..privileges {
         may_log_in |= rest.try_get_u16_le().ok()? == PRIVILEGE_RTM_LOGIN;
         let _expires_in_s = rest.try_get_u32_le().ok()?;
     }
-    Some(Token {
-        signature,
-        info,
-        app_id,
-        issued_at_s,
-        expires_in_s,
-        salt,
-        may_log_in,
-        user_id: String::from_utf8(string(&mut rest)?.to_vec()).ok()?,
-    })
+    let is_of_user = string(&mut rest)? == user_id.as_bytes();
+    let expires_at_s = u64::from(issued_at_s) + u64::from(expires_in_s);
+    Some(
+        (services, service) == (1, SERVICE_RTM)
+            && may_log_in
+            && is_of_app
+            && is_of_user
+            && expires_in_s <= MAX_LIFETIME_S
+            && now_s < expires_at_s,
+    )
 }
 
 /// Bytes behind their length.
 fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = rest.try_get_u16_le().ok()?;
     rest.split_off(..usize::from(length))
-}
-
-impl Token {
-    pub(super) fn is_signed_with(&self, certificate: &str) -> bool {
-        let key = hmac(&self.issued_at_s.to_le_bytes(), certificate.as_bytes());
-        let key = key.and_then(|key| hmac(&self.salt.to_le_bytes(), &key.finalize().into_bytes()));
-        let signature = key.and_then(|key| hmac(&key.finalize().into_bytes(), &self.info));
-        signature.is_some_and(|signature| signature.verify_slice(&self.signature).is_ok())
-    }
-
-    /// Checks that the token lets `user_id` log in to `app_id` at `now_s` of Unix time.
-    pub(super) fn admits(&self, app_id: &str, user_id: &str, now_s: u64) -> bool {
-        let expires_at_s = u64::from(self.issued_at_s) + u64::from(self.expires_in_s);
-        self.app_id == app_id
-            && self.user_id == user_id
-            && self.may_log_in
-            && self.expires_in_s <= MAX_LIFETIME_S
-            && now_s < expires_at_s
-    }
 }
 
 fn hmac(key: &[u8], message: &[u8]) -> Option<Hmac<Sha256>> {
@@ -157,42 +145,50 @@ pub(crate) mod tests {
         deflated(&inflated)
     }
 
+    /// Checks the token at a moment after its issue.
+    fn checked(token: &[u8], app_id: &str, user_id: &str, after_s: u64) -> Option<bool> {
+        check(token, CERTIFICATE, app_id, user_id, 1_111_111 + after_s)
+    }
+
     #[test]
     fn the_known_token_is_verified() {
-        let token = parse(&deflated(&known_bytes())).unwrap();
-        assert!(token.is_signed_with(CERTIFICATE));
-        assert!(!token.is_signed_with("another certificate"));
-        assert!(token.admits(APP_ID, "test_user", 1_111_111 + 599));
+        let token = deflated(&known_bytes());
+        let admits = |certificate: &str| {
+            let last_s = 1_111_111 + 599;
+            admits(&token, certificate, APP_ID, "test_user", last_s)
+        };
+        assert!(admits(CERTIFICATE));
+        assert!(!admits("another certificate"));
     }
 
     #[test]
     fn a_token_admits_only_its_app_its_user_and_its_time() {
-        let token = parse_inflated(&known_bytes()).unwrap();
-        assert!(!token.admits("another app", "test_user", 1_111_111));
-        assert!(!token.admits(APP_ID, "another_user", 1_111_111));
-        assert!(!token.admits(APP_ID, "test_user", 1_111_111 + 600));
+        let token = known_bytes();
+        assert_eq!(checked(&token, APP_ID, "test_user", 0), Some(true));
+        assert_eq!(checked(&token, "another app", "test_user", 0), Some(false));
+        assert_eq!(checked(&token, APP_ID, "another_user", 0), Some(false));
+        assert_eq!(checked(&token, APP_ID, "test_user", 600), Some(false));
     }
 
     #[test]
     fn a_changed_token_is_not_signed() {
         let mut bytes = known_bytes();
         *bytes.last_mut().unwrap() ^= 1;
-        let token = parse_inflated(&bytes).unwrap();
-        assert!(!token.is_signed_with(CERTIFICATE));
+        assert_eq!(checked(&bytes, APP_ID, "test_user", 0), None);
     }
 
     #[test]
     fn a_cut_token_is_refused_wherever_it_is_cut() {
         let bytes = known_bytes();
         for end in 0..bytes.len() {
-            assert_eq!(parse_inflated(&bytes[..end]), None);
+            assert_eq!(checked(&bytes[..end], APP_ID, "test_user", 0), None);
         }
     }
 
     #[test]
     fn other_text_is_not_a_token() {
         for text in ["006abc", "007abc", "007AAAA"] {
-            assert_eq!(parse(text), None);
+            assert!(!admits(text, CERTIFICATE, APP_ID, "test_user", 1_111_111));
         }
     }
 }

@@ -48,11 +48,9 @@ impl Postgres {
     }
 
     /// A cluster for one test, with settings of the server.
-    pub async fn start_with_settings(settings: &[(&str, &str)]) -> Self {
-        let settings = settings.iter();
-        let settings = settings.map(|(name, value)| ((*name).into(), (*value).into()));
+    pub async fn start_with_settings(settings: &[&str]) -> Self {
         Self::start_with(Settings {
-            server_settings: settings.collect(),
+            server_settings: settings.iter().map(ToString::to_string).collect(),
             ..Settings::default()
         })
         .await

@@ -26,8 +26,8 @@ pub use rows::{Attempt, Row, channel, peer};
 pub use scheduler_stalls::SchedulerStalls;
 pub use stepped_clock::SteppedClock;
 pub use world::{
-    API_KEY, API_SECRET, APP_ID, World, another_api, api_with_limit, app_table, ask, basic,
-    execute, fleet, set_faults, slow_api, warm_up, whole_machine,
+    API_KEY, API_SECRET, APP_ID, World, api_with_limit, app_table, ask, basic, execute, fleet,
+    set_faults, slow_api, whole_machine,
 };
 
 /// The timeout of anything that a test does not measure: long enough for a busy machine.

@@ -26,7 +26,11 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Lines of configuration to test with. PgBouncer keeps prepared statements since version 1.21.
     pub async fn variants() -> Vec<&'static str> {
-        if version().await < (1, 21) {
+        let output = Command::new(program()).arg("--version").output().await;
+        let output =
+            output.expect("PgBouncer is missing: run `.ci/ensure-prerequisites pgbouncer`");
+        let version = String::from_utf8_lossy(&output.stdout);
+        if (0..21).any(|minor| version.contains(&format!("PgBouncer 1.{minor}."))) {
             return vec![""];
         }
         vec![
@@ -135,18 +139,4 @@ fn program() -> &'static str {
     } else {
         "pgbouncer"
     }
-}
-
-async fn version() -> (u32, u32) {
-    let output = Command::new(program())
-        .arg("--version")
-        .output()
-        .await
-        .expect("PgBouncer is missing: run `.ci/ensure-prerequisites pgbouncer`");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let numbers = text.strip_prefix("PgBouncer ").and_then(|rest| {
-        let mut numbers = rest.split(['.', '\n']).map(str::parse);
-        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-    });
-    numbers.unwrap_or_else(|| panic!("no version: {text}"))
 }

@@ -5,7 +5,6 @@ mod installation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -33,10 +32,10 @@ pub struct Settings {
     /// Commits wait for the disk, for measurements. Otherwise a crash of the machine may lose everything, but a crash of
     /// the server loses nothing.
     pub is_durable: bool,
-    /// Further settings of the server, which override the cluster's own.
-    pub server_settings: BTreeMap<String, String>,
+    /// Further settings of the server, such as `work_mem=5MB`, which override the cluster's own.
+    pub server_settings: Vec<String>,
     /// Files for the data directory, written before the server first starts. Only the server can read the files.
-    pub data_files: BTreeMap<String, String>,
+    pub data_files: Vec<(&'static str, String)>,
     /// Further variables of the server's environment.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -60,9 +59,8 @@ impl Settings {
             settings.extend(["fsync=off", "full_page_writes=off", "max_wal_size=256MB"]);
         }
         let settings = settings.into_iter().map(str::to_owned);
-        let given = self.server_settings.iter();
+        let settings = settings.chain(self.server_settings.clone());
         settings
-            .chain(given.map(|(name, value)| format!("{name}={value}")))
             .flat_map(|setting| ["-c".to_owned(), setting])
             .collect()
     }
@@ -205,11 +203,6 @@ impl ThrowawayPostgres {
             // As in the URL.
             ("PGSSLMODE", "disable".to_owned()),
         ]
-    }
-
-    /// A command for a shell that opens a database.
-    pub fn psql_command(&self, database: &str) -> String {
-        format!("psql '{}'", self.url(database))
     }
 
     /// Makes an empty database, and returns its URL.

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{API_KEY, API_SECRET, APP_ID, PATIENCE, comes_true};
+use super::{API_KEY, API_SECRET, APP_ID, PATIENCE, assert_contains, comes_true};
 
 /// The worker's binary. Cargo puts it into the parent of the test binaries' directory.
 pub fn worker_binary() -> PathBuf {
@@ -166,7 +166,6 @@ impl Worker {
             code: running.wait_exit().await,
             stdout: running.stdout.text(),
             stderr: running.stderr.text(),
-            command: running.name.clone(),
         }
     }
 
@@ -181,10 +180,7 @@ impl Worker {
     pub async fn fails(self, code: i32, phrases: &[&str]) -> Finished {
         let finished = self.finish().await;
         assert_eq!(finished.code, Some(code), "{finished:?}");
-        for phrase in phrases {
-            let is_said = finished.stderr.contains(phrase);
-            assert!(is_said, "{phrase:?} is missing: {finished:?}");
-        }
+        assert_contains(&finished.stderr, phrases);
         finished
     }
 }
@@ -195,8 +191,6 @@ pub struct Finished {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
-    #[expect(dead_code, reason = "for the messages of failed assertions")]
-    command: String,
 }
 
 pub struct Running {

@@ -45,13 +45,6 @@ pub struct Row {
     pub error: Option<String>,
 }
 
-impl Row {
-    /// The time from `due_at` to the start of the last call.
-    pub fn lateness(&self) -> time::Duration {
-        self.sent_at.expect("a call") - self.due_at
-    }
-}
-
 /// A row of `signaling.attempt`.
 #[derive(Debug, Clone, FromRow)]
 pub struct Attempt {

@@ -7,8 +7,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(2);
-/// Watching takes half a percent of each processor's time.
-const MAX_WATCHED: usize = 8;
 
 /// Measures on each processor how long a ready thread waits: other threads run first, or the host of a virtual machine
 /// takes the processor away.
@@ -23,7 +21,7 @@ impl SchedulerStalls {
     pub fn watch() -> Self {
         let longest_us = Arc::new(AtomicU64::new(0));
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for processor in 0..processors.min(MAX_WATCHED) {
+        for processor in 0..processors {
             let longest_us = Arc::downgrade(&longest_us);
             let watching = thread::Builder::new().name("stalls".into());
             // Without the thread, this processor's stalls go unnoticed.

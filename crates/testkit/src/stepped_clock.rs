@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::process::Worker;
-
 /// The library of Debian and its derivatives that replaces a program's clock.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
@@ -51,12 +49,6 @@ impl SteppedClock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
             ("DONT_FAKE_MONOTONIC", "1".to_owned()),
         ]
-    }
-
-    /// Gives a worker this clock.
-    pub fn govern(&self, worker: Worker) -> Worker {
-        let environment = self.environment().into_iter();
-        environment.fold(worker, |worker, (name, value)| worker.env(name, &value))
     }
 
     fn file(&self) -> PathBuf {

@@ -1,10 +1,9 @@
 //! The world of one test: a database, a simulated API, and helpers that insert and wait.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
-use simulator::{Behaviour, Call, Credential, Simulator, SimulatorConfig, Summary};
+use simulator::{Call, Credential, Simulator, SimulatorConfig, Summary};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Postgres as Postgresql, Transaction};
 use tokio::sync::{Mutex, MutexGuard};
@@ -50,12 +49,9 @@ impl World {
         Self::with(SimulatorConfig::default()).await
     }
 
-    /// A world with this simulator. Without other credentials, the simulator accepts the usual key.
-    pub async fn with(mut simulator: SimulatorConfig) -> Self {
-        // Tests that share the machine can't keep the default limit: after a stall of more than 10 ms, calls arrive
-        // together that started apart.
-        let limit = &mut simulator.behaviour.limit;
-        *limit = limit.filter(|_| *limit != Behaviour::default().limit);
+    /// A world with this simulator, which accepts the usual key if it has no credentials. Tests that share the machine can't
+    /// have a limit of calls: after a stall of more than 10 ms, calls arrive together that started apart.
+    pub async fn with(simulator: SimulatorConfig) -> Self {
         Self::on(Postgres::shared().await, simulator).await
     }
 
@@ -226,10 +222,8 @@ impl World {
     }
 
     pub async fn ask<T: Scalar>(&self, statement: &str) -> T {
-        sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
-            .fetch_one(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        ask(&mut connection, statement).await
     }
 
     pub async fn column<T: Scalar>(&self, statement: &str) -> Vec<T> {
@@ -260,11 +254,9 @@ impl World {
         .await
     }
 
-    pub async fn execute(&self, statement: &str) {
-        sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-            .execute(&self.pool)
-            .await
-            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    pub async fn execute(&self, statements: &str) {
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        execute(&mut connection, statements).await;
     }
 
     /// Waits until a condition holds. After `deadline`, it panics with the state of the world.
@@ -324,8 +316,9 @@ impl World {
         (id, self.until_final(id).await)
     }
 
+    /// Asserts that a worker sends a message. After the acceptance, the worker claims many messages at a time.
     pub async fn assert_sends(&self) {
-        let (id, row) = self.deliver(serde_json::json!({})).await;
+        let (id, row) = self.deliver(serde_json::json!({"payload": "first"})).await;
         assert_eq!(row.status, "message_sent", "message {id}: {row:?}");
     }
 
@@ -358,15 +351,15 @@ impl World {
     }
 
     pub async fn until_accepted(&self, count: u64) {
-        let seen = self.simulator.ledger();
-        let accepted = seen.wait_until(PATIENCE, |seen| seen.accepted >= count);
-        accepted.await.expect("accepted messages");
+        let are_accepted = async || self.seen().accepted >= count;
+        self.until("messages are accepted", PATIENCE, are_accepted)
+            .await;
     }
 
     pub async fn until_calls(&self, count: u64) {
-        let seen = self.simulator.ledger();
-        let called = seen.wait_until(PATIENCE, |seen| seen.calls >= count);
-        called.await.expect("calls");
+        let have_arrived = async || self.seen().calls >= count;
+        self.until("calls have arrived", PATIENCE, have_arrived)
+            .await;
     }
 
     pub fn set_faults(&self, rules: &[&str]) {
@@ -382,10 +375,6 @@ impl World {
             ..SimulatorConfig::default()
         };
         self.simulator = Simulator::start(config).await.expect("a simulator");
-    }
-
-    pub fn set_credentials(&self, credentials: Vec<Credential>) {
-        self.simulator.behaviour().credentials = credentials;
     }
 
     async fn state(&self) -> String {
@@ -408,14 +397,6 @@ pub fn set_faults(simulator: &Simulator, rules: &[&str]) {
     *simulator.faults() = rules.collect();
 }
 
-/// Another simulated API that accepts [`API_KEY`]. Without an address, a free port is taken.
-pub async fn another_api(address: Option<SocketAddr>) -> Simulator {
-    let mut config = SimulatorConfig::default();
-    config.bind = address.unwrap_or(config.bind);
-    config.behaviour.credentials = basic(API_KEY, API_SECRET);
-    Simulator::start(config).await.expect("a simulator")
-}
-
 /// An app in a configuration file: the table `[apps.alias]` with the app ID `alias-id`, the usual key and further lines.
 pub fn app_table(alias: &str, lines: &str) -> String {
     format!(
@@ -432,7 +413,7 @@ pub fn basic(api_key: &str, api_secret: &str) -> Vec<Credential> {
 
 pub fn slow_api(latency_ms: u64) -> SimulatorConfig {
     let mut config = SimulatorConfig::default();
-    config.behaviour.latency_ms = latency_ms;
+    config.behaviour.latency = Duration::from_millis(latency_ms);
     config
 }
 
@@ -452,12 +433,6 @@ pub async fn fleet(count: usize, worker: impl Fn() -> Worker) -> Vec<Running> {
     fleet
 }
 
-/// Sends a first message. After an acceptance, a worker claims many messages at a time.
-pub async fn warm_up(world: &World) {
-    let message = serde_json::json!({"payload": "warm-up"});
-    assert_eq!(world.deliver(message).await.1.status, "message_sent");
-}
-
 /// Executes statements on a connection.
 pub async fn execute(connection: &mut PgConnection, statements: &str) {
     sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))
@@ -467,10 +442,7 @@ pub async fn execute(connection: &mut PgConnection, statements: &str) {
 }
 
 /// The result of a statement with one row and one column, on a connection.
-pub async fn ask<T>(connection: &mut PgConnection, statement: &str) -> T
-where
-    T: Send + Unpin + for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
+pub async fn ask<T: Scalar>(connection: &mut PgConnection, statement: &str) -> T {
     sqlx::query_scalar(AssertSqlSafe(statement.to_owned()))
         .fetch_one(connection)
         .await

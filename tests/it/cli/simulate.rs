@@ -67,18 +67,3 @@ async fn the_simulated_api_answers_and_prints_a_summary() {
     let phrase = "3 calls, 2 messages accepted, 0 of them more than once";
     assert_contains(&printed, &[phrase]);
 }
-
-#[tokio::test]
-async fn the_simulated_api_demands_the_credentials_of_the_environment() {
-    let mut simulator = Worker::new(&["simulate", "--listen", "127.0.0.1:0"])
-        .env("AGORA_API_KEY", "key")
-        .env("AGORA_API_SECRET", "hush-hush")
-        .start();
-    let address = address(&simulator).await;
-    let path = "POST /dev/v2/project/app/rtm/users/alice/peer_messages";
-    let answer = request(&address, path, r#"{"destination":"bob","payload":"hello"}"#).await;
-    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    simulator.signal("TERM").await;
-    assert_eq!(simulator.wait_exit().await, Some(0));
-    assert!(!simulator.stdout.text().contains("hush-hush"));
-}

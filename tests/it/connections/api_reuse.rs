@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::{Simulator, SimulatorConfig, Summary};
+use simulator::{Simulator, SimulatorConfig};
 
 use testkit::{PATIENCE, World, peer};
 
@@ -77,7 +77,7 @@ async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
         .env("WORKER_CONNECTION_MAX_AGE", "2s")
         .env("WORKER_RATE", "50")
         .start();
-    testkit::warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(400).await;
     world.until_accepted(20).await;
     proxy.set_target(other.address);
@@ -103,15 +103,12 @@ async fn a_busy_connection_is_replaced_at_its_maximum_age() {
         .env("WORKER_CONNECTION_MAX_AGE", "1s")
         .env("WORKER_RATE", "20")
         .start();
-    testkit::warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(100).await;
-    let several = |seen: &Summary| seen.connections >= 5;
+    let are_several = async || world.seen().connections >= 5;
     world
-        .simulator
-        .ledger()
-        .wait_until(PATIENCE, several)
-        .await
-        .expect("new connections");
+        .until("there are new connections", PATIENCE, are_several)
+        .await;
     world.until_all_final().await;
     assert_eq!(failed_attempts(&world).await, 0);
     let seen = world.seen();

@@ -1,5 +1,7 @@
 //! No more connections than docs/setup.md promises, to either side.
 
+use std::time::Duration;
+
 use serde_json::json;
 use simulator::{Behaviour, Simulator, SimulatorConfig};
 use sqlx::{Connection, PgConnection};
@@ -75,8 +77,7 @@ async fn a_worker_with_many_apps_has_no_more_database_connections_than_promised(
 async fn an_app_has_no_more_connections_to_the_api_than_messages_in_flight() {
     let slow = |latency_ms| SimulatorConfig {
         behaviour: Behaviour {
-            latency_ms,
-            jitter_ms: 50,
+            latency: Duration::from_millis(latency_ms),
             credentials: basic(API_KEY, API_SECRET),
             ..Behaviour::default()
         },

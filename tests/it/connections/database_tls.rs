@@ -1,7 +1,5 @@
 //! A database that shows a certificate.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::postgres::Settings;
@@ -31,25 +29,19 @@ impl Encrypted {
     pub(super) async fn start(certificate: impl FnOnce(&Authority) -> Certified) -> Self {
         let ca = Authority::new("the CA of the tests");
         let server = certificate(&ca);
-        let texts = |texts: &[(&str, &str)]| -> BTreeMap<String, String> {
-            texts
-                .iter()
-                .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
-                .collect()
-        };
         let postgres = Postgres::start_with(Settings {
-            server_settings: texts(&[
-                ("ssl", "on"),
-                ("ssl_cert_file", "test-server.pem"),
-                ("ssl_key_file", "test-server.key"),
-                ("ssl_ca_file", "test-ca.pem"),
-            ]),
-            data_files: texts(&[
-                ("test-server.pem", &server.certificate),
-                ("test-server.key", &server.key),
-                ("test-ca.pem", &ca.pem()),
-                ("pg_hba.conf", HOST_BASED_AUTHENTICATION),
-            ]),
+            server_settings: vec![
+                "ssl=on".into(),
+                "ssl_cert_file=test-server.pem".into(),
+                "ssl_key_file=test-server.key".into(),
+                "ssl_ca_file=test-ca.pem".into(),
+            ],
+            data_files: vec![
+                ("test-server.pem", server.certificate),
+                ("test-server.key", server.key),
+                ("test-ca.pem", ca.pem()),
+                ("pg_hba.conf", HOST_BASED_AUTHENTICATION.into()),
+            ],
             ..Settings::default()
         })
         .await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, peer, warm_up};
+use testkit::{World, peer};
 
 #[tokio::test]
 async fn a_403_holds_the_app_like_a_401() {
@@ -28,7 +28,7 @@ async fn a_message_that_the_api_refuses_alone_is_charged_and_holds_nothing() {
     world.set_faults(&["401:destination=refused", "403:destination=forbidden"]);
     let worker = world.worker().start();
     for destination in ["refused", "forbidden"] {
-        warm_up(&world).await;
+        world.assert_sends().await;
         let message = json!({"destination": destination, "max_attempts": 2});
         let (id, row) = world.deliver(message).await;
         assert_eq!((row.status.as_str(), row.attempts), ("failed", 2));

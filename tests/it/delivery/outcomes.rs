@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, channel, peer, warm_up};
+use testkit::{World, channel, peer};
 
 #[tokio::test]
 async fn each_kind_of_message_ends_with_the_status_and_request_id_of_the_api() {
@@ -94,7 +94,7 @@ async fn an_expired_message_is_not_sent() {
 async fn a_message_that_expires_before_its_retry_ends_as_expired() {
     let world = World::new().await;
     let _worker = world.worker().start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     let soon = world.time_in(1_500).await;
     let message = json!({"expires_at": soon, "max_attempts": 1_000});

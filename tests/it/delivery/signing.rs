@@ -87,7 +87,7 @@ async fn each_kind_of_credentials_has_its_headers() {
 #[tokio::test]
 async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_once() {
     let world = World::new().await;
-    world.set_credentials(token_of_alice());
+    world.simulator.behaviour().credentials = token_of_alice();
     let own = world.insert(peer(json!({"sender": "alice"}))).await;
     let other = world.insert(peer(json!({"sender": "mallory"}))).await;
     let _worker = worker_with(&world, &[("AGORA_TOKEN", TOKEN), ("AGORA_UID", "alice")]).start();
@@ -105,7 +105,8 @@ async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_o
 async fn an_app_certificate_gives_every_sender_credentials() {
     for headers in ["authorization", "x-agora"] {
         let world = World::new().await;
-        world.set_credentials(vec![Credential::Certificate(CERTIFICATE.to_owned())]);
+        world.simulator.behaviour().credentials =
+            vec![Credential::Certificate(CERTIFICATE.to_owned())];
         for sender in ["alice", "bob", "a b", "%2F", "alice"] {
             world.insert(peer(json!({"sender": sender}))).await;
         }
@@ -123,7 +124,7 @@ async fn an_app_certificate_gives_every_sender_credentials() {
 #[tokio::test]
 async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
     let world = World::new().await;
-    world.set_credentials(basic(API_KEY, "the next secret"));
+    world.simulator.behaviour().credentials = basic(API_KEY, "the next secret");
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
         let path = write(directory.path(), name, &format!("{text}\n"));

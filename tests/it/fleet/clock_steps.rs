@@ -7,7 +7,7 @@ use serde_json::json;
 use testkit::postgres::Settings;
 use testkit::{
     APP_ID, PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer,
-    slow_api, warm_up,
+    slow_api,
 };
 
 /// Calls a second.
@@ -37,9 +37,7 @@ impl SteppedWorld {
             ..Settings::default()
         })
         .await;
-        let mut api = slow_api(latency_ms);
-        api.behaviour.limit = None;
-        let world = World::on(&postgres, api).await;
+        let world = World::on(&postgres, slow_api(latency_ms)).await;
         Some(Self {
             world,
             clock,
@@ -54,7 +52,7 @@ impl SteppedWorld {
 
     /// Sends messages until each of two workers has sent some, and so has read the clock.
     async fn until_both_have_sent(&self) {
-        warm_up(&self.world).await;
+        self.world.assert_sends().await;
         self.world
             .until("both workers have sent", PATIENCE, async || {
                 self.world.insert_many(20).await;
@@ -78,7 +76,7 @@ async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit()
     };
     let world = &stepped.world;
     let workers = stepped.fleet(2).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     let stalls = SchedulerStalls::watch();
     world.insert_many(2_000).await;
     for ahead_s in [HOUR_S, 0.0, -HOUR_S, 0.0, 5.0, 0.0] {
@@ -119,7 +117,7 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
     let world = &stepped.world;
     let workers = stepped.fleet(2).await;
     stepped.until_both_have_sent().await;
-    world.simulator.behaviour().latency_ms = 3_000;
+    world.simulator.behaviour().latency = Duration::from_secs(3);
     let before = world.seen().calls;
     let in_flight = world.insert(peer(json!({"at_most_once": true}))).await;
     world.until_calls(before + 1).await;
@@ -147,7 +145,7 @@ async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     let world = &stepped.world;
     stepped.clock.set(HOUR_S);
     let mut workers = stepped.fleet(1).await;
-    warm_up(world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     let retry = world.insert(peer(json!({}))).await;
     world

@@ -6,9 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use testkit::{
-    API_KEY, API_SECRET, APP_ID, PATIENCE, World, peer, slow_api, warm_up, worker_binary,
-};
+use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, World, peer, slow_api, worker_binary};
 
 #[tokio::test]
 async fn each_signal_that_ends_a_worker_lets_a_call_in_flight_be_recorded() {
@@ -48,7 +46,7 @@ async fn hangups_beside_another_signal_do_not_cut_calls_off() {
 async fn signals_without_a_meaning_leave_a_worker_at_work() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     for (signal, count) in [("USR1", 1), ("USR2", 2), ("XFSZ", 3)] {
         worker.signal(signal).await;
         let holds = async || worker.logged("signal_ignored") == count;
@@ -65,7 +63,7 @@ async fn signals_of_profilers_end_a_worker_at_once_and_lose_no_message() {
     for signal in ["VTALRM", "PROF", "IO"] {
         let world = World::new().await;
         let mut worker = world.worker().start();
-        warm_up(&world).await;
+        world.assert_sends().await;
         worker.signal(signal).await;
         assert_eq!(worker.wait_exit().await, None, "{signal}");
         let id = world.insert(peer(json!({}))).await;
@@ -93,7 +91,7 @@ async fn a_worker_under_nohup_outlives_its_terminal() {
         .kill_on_drop(true)
         .spawn()
         .expect("nohup starts");
-    warm_up(&world).await;
+    world.assert_sends().await;
     let pid = child.id().expect("it runs").to_string();
     let send = async |signal: &str| {
         let sent = Command::new("kill").args(["-s", signal, &pid]).status();

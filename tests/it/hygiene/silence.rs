@@ -36,7 +36,7 @@ fn markers(world: &World) -> Vec<Marker> {
 }
 
 fn accept_all(world: &World) {
-    world.set_credentials(vec![
+    world.simulator.behaviour().credentials = vec![
         Credential::Key {
             api_key: KEY.to_owned(),
             api_secret: SECRET.to_owned(),
@@ -46,7 +46,7 @@ fn accept_all(world: &World) {
             uid: None,
         },
         Credential::Certificate(CERTIFICATE.to_owned()),
-    ]);
+    ];
 }
 
 /// A configuration file with an app for each kind of credentials. Some secrets are in their own files.

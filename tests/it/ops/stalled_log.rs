@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
-use testkit::{PATIENCE, World, warm_up};
+use testkit::{PATIENCE, World};
 
 /// An idle worker waits for its last log lines and its last stats before it ends.
 const END: Duration = Duration::from_secs(8);
@@ -22,7 +22,7 @@ async fn a_worker_with_a_stalled_log_sends_messages_and_ends_in_time() {
         .env("WORKER_LOG", "trace")
         .env("WORKER_RATE", "2000");
     let mut ops = OpsWorker::start(worker).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     assert!(dropped_lines(&ops).await < 1.0, "the log is read");
 
     ops.worker.stall_log(true);

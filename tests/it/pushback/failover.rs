@@ -1,14 +1,23 @@
 //! A second host of the API. The worker uses it while the first host refuses connections or answers 502 to 504.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
-use simulator::Simulator;
+use simulator::{Simulator, SimulatorConfig};
 
-use testkit::{PATIENCE, Worker, World, another_api, set_faults, slow_api, warm_up};
+use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, set_faults, slow_api};
 
 /// Longer than the worker waits before it tries a failed host again.
 const NEXT_TRY: Duration = Duration::from_secs(35);
+
+/// Another simulated API that accepts the usual key. Without an address, a free port is taken.
+async fn another_api(address: Option<SocketAddr>) -> Simulator {
+    let mut config = SimulatorConfig::default();
+    config.bind = address.unwrap_or(config.bind);
+    config.behaviour.credentials = basic(API_KEY, API_SECRET);
+    Simulator::start(config).await.expect("a simulator")
+}
 
 fn worker(world: &World, first: &Simulator, second: &Simulator) -> Worker {
     let both = format!("{},{}", first.base_url(), second.base_url());
@@ -87,7 +96,7 @@ async fn a_host_that_dies_in_the_middle_loses_no_message() {
     let world = World::new().await;
     let second = another_api(None).await;
     let worker = worker(&world, &world.simulator, &second).start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(300).await;
     world.until_accepted(80).await;
     world.simulator.stop().await;
@@ -143,7 +152,7 @@ async fn a_host_that_begins_to_answer_502_costs_the_calls_under_way() {
     let world = World::with(slow_api(50)).await;
     let second = another_api(None).await;
     let worker = worker(&world, &world.simulator, &second).start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.insert_many(1_000).await;
     world.until_accepted(300).await;
     world.set_faults(&["502"]);

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use testkit::{World, fleet, peer, warm_up};
+use testkit::{World, fleet, peer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_answers_404_fails_no_message() {
     let world = World::new().await;
     let _fleet = fleet(2, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&[r#"404:body={"message":"no Route matched with those values"}"#]);
     world.insert_many(300).await;
     for number in 0..20 {

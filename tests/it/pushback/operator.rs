@@ -154,11 +154,12 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let said = done(&world, &["limit", "default", "50"]).await;
     assert_eq!(said, "default makes at most 50 calls/s now\n");
     let from = world.seen().apps[APP_ID].last_at_us + 500_000;
-    let enough = |summary: &simulator::Summary| summary.apps[APP_ID].last_at_us > from + 2_000_000;
-    let ledger = world.simulator.ledger();
-    ledger.wait_until(PATIENCE, enough).await.expect("calls");
     let two_seconds = from..from + 2_000_000;
-    let mut calls = ledger.calls();
+    let are_over = async || world.seen().apps[APP_ID].last_at_us > two_seconds.end;
+    world
+        .until("two seconds are over", PATIENCE, are_over)
+        .await;
+    let mut calls = world.simulator.ledger().calls();
     calls.retain(|call| two_seconds.contains(&call.at_us));
     assert!((50..=102).contains(&calls.len()), "{} calls", calls.len());
 

@@ -1,6 +1,6 @@
 //! An API that is unreachable or answers every call with an error.
 
-use testkit::{PATIENCE, World, fleet, warm_up};
+use testkit::{PATIENCE, World, fleet};
 
 const MESSAGES: i64 = 300;
 
@@ -40,7 +40,7 @@ async fn assert_all_sent_for_little(world: &World) {
 async fn an_unreachable_api_costs_no_message() {
     let mut world = World::new().await;
     let fleet = fleet(3, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.simulator.stop().await;
     world.insert_many(300).await;
     until_probed(&world, 2).await;
@@ -62,7 +62,7 @@ async fn an_unreachable_api_costs_no_message() {
 async fn an_api_that_answers_500_fails_no_message_and_is_probed_every_four_seconds() {
     let world = World::new().await;
     let _fleet = fleet(3, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&["500"]);
     world.insert_many(300).await;
     until_probed(&world, 2).await;
@@ -92,7 +92,7 @@ async fn an_api_that_answers_500_fails_no_message_and_is_probed_every_four_secon
 async fn the_whole_fleet_makes_one_probe_at_a_time() {
     let world = World::new().await;
     let _fleet = fleet(3, || world.worker()).await;
-    warm_up(&world).await;
+    world.assert_sends().await;
     world.set_faults(&["503"]);
     world.insert_many(300).await;
     until_probed(&world, 1).await;

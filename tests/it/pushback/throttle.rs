@@ -6,7 +6,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::logged;
-use testkit::{World, fleet, peer, slow_api, warm_up};
+use testkit::{World, fleet, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() {
@@ -60,7 +60,7 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() 
 async fn a_retry_after_may_be_an_http_date() {
     let world = World::new().await;
     let worker = world.worker().start();
-    warm_up(&world).await;
+    world.assert_sends().await;
     let now: OffsetDateTime = world.ask("select clock_timestamp()").await;
     let asked = (now + Duration::from_secs(3))
         .replace_nanosecond(0)

@@ -24,7 +24,7 @@ async fn execute(session: &mut PgConnection, statement: &str) -> Result<(), sqlx
 
 #[tokio::test]
 async fn a_producers_insert_can_be_prepared_while_a_worker_is_idle() {
-    let postgres = Postgres::start_with_settings(&[("max_prepared_transactions", "5")]).await;
+    let postgres = Postgres::start_with_settings(&["max_prepared_transactions=5"]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     world
         .execute("select signaling.open_lane('default', 100)")

@@ -32,6 +32,21 @@ async fn drop_takes_the_message_and_drop_before_does_not() {
 }
 
 #[tokio::test]
+async fn a_dropped_connection_gets_no_byte_of_a_response() {
+    let simulator = started(&["drop"]).await;
+    let mut stream = TcpStream::connect(simulator.address).await.unwrap();
+    let body = r#"{"destination":"bob","payload":"hello"}"#;
+    let request = format!(
+        "POST /dev/v2/project/app/rtm/users/alice/peer_messages HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    assert!(response.is_empty(), "{response:?}");
+}
+
+#[tokio::test]
 async fn a_half_body_ends_early_and_garbage_is_not_json() {
     let simulator = started(&["half_body:count=1", "garbage"]).await;
     let mut stream = TcpStream::connect(simulator.address).await.unwrap();
@@ -58,9 +73,7 @@ async fn a_hanging_call_takes_the_message_and_ends_at_the_stop() {
     let simulator = started(&["hang"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    let is_accepted = |seen: &Summary| seen.accepted == 1;
-    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
-    accepted.unwrap();
+    until(&simulator, |seen| seen.accepted == 1).await;
     assert_eq!(simulator.ledger().calls()[0].status, None);
     simulator.stop().await;
     assert!(calling.await.unwrap());
@@ -71,9 +84,7 @@ async fn a_slow_response_without_its_client_does_not_count() {
     let simulator = started(&["slow=1h"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });
-    let is_accepted = |seen: &Summary| seen.accepted == 1;
-    let accepted = simulator.ledger().wait_until(TIMEOUT, is_accepted).await;
-    accepted.unwrap();
+    until(&simulator, |seen| seen.accepted == 1).await;
     calling.abort();
     simulator.stop().await;
     let app = &simulator.ledger().summary().apps["app"];

@@ -1,7 +1,4 @@
-//! The ledger's kept calls, totals and waits.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! The ledger's kept calls and totals.
 
 use crate::Ledger;
 use crate::ledger::Call;
@@ -87,31 +84,4 @@ fn calls_are_found_by_payloads_too_long_to_keep() {
     assert_eq!((found.len(), &found[0].payload), (1, &None));
     let found = ledger.calls_for_payload("short");
     assert_eq!(found[0].payload.as_deref(), Some("short"));
-}
-
-#[tokio::test]
-async fn a_wait_ends_with_the_awaited_call() {
-    let ledger = Arc::new(Ledger::default());
-    let waiting = tokio::spawn({
-        let ledger = Arc::clone(&ledger);
-        async move {
-            let timeout = Duration::from_secs(60);
-            ledger.wait_until(timeout, |seen| seen.calls == 2).await
-        }
-    });
-    for n in 0..2 {
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        receive(&ledger, n, "hello", None);
-    }
-    waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_wait_that_times_out_shows_the_summary() {
-    let ledger = Ledger::default();
-    receive(&ledger, 0, "hello", None);
-    let wait = ledger.wait_until(Duration::from_millis(1), |seen| seen.calls == 2);
-    let error = wait.await.unwrap_err();
-    assert!(error.to_string().contains("accepted: 1"), "{error}");
 }

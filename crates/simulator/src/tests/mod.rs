@@ -78,3 +78,12 @@ async fn started(rules: &[&str]) -> Simulator {
     };
     Simulator::start(config).await.unwrap()
 }
+
+async fn until(simulator: &Simulator, holds: impl Fn(&Summary) -> bool) {
+    let waiting = async {
+        while !holds(&simulator.ledger().summary()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap();
+}

@@ -8,7 +8,7 @@ use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use tokio::process::Command;
 
 use crate::command_without_settings;
@@ -16,13 +16,28 @@ use crate::command_without_settings;
 /// The variable that names the directory of PostgreSQL's programs.
 const BINDIR_VARIABLE: &str = "WORKER_PG_BINDIR";
 
-const LOOKED_IN: &str = "on PATH, in /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, /opt/homebrew/opt/postgresql*/bin, \
-                         /usr/local/opt/postgresql*/bin, and where `pg_config --bindir` points";
-/// Prints these directories, the highest version of a package first.
-const LIST_DIRECTORIES: &str = r#"printf '%s\n' "$PATH" | tr : '\n' | grep ^/
-ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
-    /usr/local/opt/postgresql*/bin | sort -rV
-pg_config --bindir"#;
+/// Prints the directory and the version of the first server that runs, in the named directory or in the usual ones. Of a
+/// package's versions, the highest is first.
+const FIND_SERVER: &str = r#"{
+    if [ "$1" ]; then
+        printf '%s\n' "$1"
+    else
+        printf '%s\n' "$PATH" | tr : '\n' | grep ^/
+        ls -d /usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql*/bin \
+            /usr/local/opt/postgresql*/bin 2>/dev/null | sort -rV
+        pg_config --bindir 2>/dev/null
+    fi
+} | while read -r bindir; do
+    if [ ! -f "$bindir/initdb" ]; then
+        echo "no $bindir/initdb" >&2
+        continue
+    fi
+    version=$("$bindir/postgres" --version)
+    if [ "$version" ]; then
+        printf '%s\n%s\n' "$bindir" "$version"
+        break
+    fi
+done"#;
 
 /// A cluster in memory holds its WAL and the databases of simultaneous tests.
 const MIN_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -39,43 +54,31 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Finds the programs in `bindir`, or in the directory that the environment names, or in the usual directories.
+    /// Finds the programs in `bindir`, or in the directory that the environment names, or in the usual directories. Runs the
+    /// server as its later user, which shows whether that user can execute it.
     pub(super) async fn find(bindir: Option<PathBuf>) -> anyhow::Result<Self> {
-        let account = account()?;
-        let named = bindir.or_else(|| env::var_os(BINDIR_VARIABLE).map(PathBuf::from));
-        let (candidates, looked_in) = match named {
-            Some(bindir) => {
-                let looked_in = format!("in {}", bindir.display());
-                (vec![bindir], looked_in)
-            }
-            None => (usual_directories().await, LOOKED_IN.to_owned()),
+        let mut installation = Self {
+            bindir: PathBuf::new(),
+            version: String::new(),
+            account: account()?,
         };
-        let mut unusable = String::new();
-        for bindir in candidates {
-            let programs = ["initdb", "postgres"].map(|program| bindir.join(program));
-            if !programs.iter().all(|program| program.is_file()) {
-                continue;
-            }
-            let mut installation = Self {
-                bindir,
-                version: String::new(),
-                account,
-            };
-            match installation.server_version().await {
-                Ok(version) => {
-                    installation.version = version;
-                    return Ok(installation);
-                }
-                Err(error) => {
-                    let bindir = installation.bindir.display();
-                    unusable = format!(" (that in {bindir} does not run: {error:#})");
-                }
-            }
+        let named = bindir.or_else(|| env::var_os(BINDIR_VARIABLE).map(PathBuf::from));
+        let mut find = installation.command("/bin/sh");
+        find.args(["-c", FIND_SERVER, "find-server"]).args(&named);
+        // The server fails to start in a directory that its user can't read.
+        let output = find.current_dir("/").output().await?;
+        let found = String::from_utf8_lossy(&output.stdout);
+        if let Some((bindir, version)) = found.trim_end().split_once('\n') {
+            installation.bindir = bindir.into();
+            installation.version = version.into();
+            return Ok(installation);
         }
+        let errors = String::from_utf8_lossy(&output.stderr);
         bail!(
-            "found no PostgreSQL server: looked for `initdb` and `postgres` {looked_in}{unusable}. Install it (Debian, \
-             Ubuntu: `apt-get install postgresql`; Fedora: `dnf install postgresql-server`; macOS: `brew install \
-             postgresql`) or name the directory of its programs in {BINDIR_VARIABLE}"
+            "found no PostgreSQL server. Install it (Debian, Ubuntu: `apt-get install postgresql`; Fedora: `dnf install \
+             postgresql-server`; macOS: `brew install postgresql`) or name the directory of its programs in \
+             {BINDIR_VARIABLE}. The search printed:\n{}",
+            errors.trim_end()
         )
     }
 
@@ -88,16 +91,6 @@ impl Installation {
             command.uid(uid).gid(gid);
         }
         command
-    }
-
-    /// Runs the server as its later user, which shows whether that user can execute it.
-    async fn server_version(&self) -> anyhow::Result<String> {
-        // The server fails to start in a directory that its user can't read.
-        let mut command = self.command(self.bindir.join("postgres"));
-        let output = command.arg("--version").current_dir("/").output().await?;
-        let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
-        ensure!(status.success(), "{status}: {}", error.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     /// Writes a file that only the server can read. PostgreSQL refuses a private key that other users can read.
@@ -147,12 +140,4 @@ fn account() -> anyhow::Result<Option<(u32, u32)>> {
         .context(
             "PostgreSQL refuses to run as root, and there is no account `postgres` or `nobody`: start this as another user",
         )
-}
-
-async fn usual_directories() -> Vec<PathBuf> {
-    let mut list = Command::new("/bin/sh");
-    let listed = list.args(["-c", LIST_DIRECTORIES]).output().await;
-    let listed = listed.map(|output| output.stdout).unwrap_or_default();
-    let listed = String::from_utf8_lossy(&listed);
-    listed.lines().map(PathBuf::from).collect()
 }

@@ -77,7 +77,7 @@ async fn functions_of_an_older_version_fail_and_newer_ones_do_not() {
 
 #[tokio::test]
 async fn prepared_transactions_switch_notifications_off_by_default() {
-    let postgres = Postgres::start_with_settings(&[("max_prepared_transactions", "5")]).await;
+    let postgres = Postgres::start_with_settings(&["max_prepared_transactions=5"]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     let text = said(check(&world), 0).await;
     let database: String = world.ask("select current_database()::text").await;

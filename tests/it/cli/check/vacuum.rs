@@ -10,9 +10,9 @@ use crate::schema::roles::Role;
 #[tokio::test]
 async fn inactive_slots_and_prepared_transactions_warn() {
     let settings = [
-        ("wal_level", "logical"),
-        ("max_replication_slots", "4"),
-        ("max_prepared_transactions", "5"),
+        "wal_level=logical",
+        "max_replication_slots=4",
+        "max_prepared_transactions=5",
     ];
     let postgres = Postgres::start_with_settings(&settings).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
