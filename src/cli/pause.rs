@@ -40,27 +40,14 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
         let pause = obstacles::lines(&lane, None);
         format!("{app} was paused already\n{pause}")
     };
-    report(text, is_news)
+    report(text)
 }
 
-/// End the pause of an app, or the wait that the API has asked for
-///
-/// A hold ends only after a successful probe, and the command prints the hold. The same in SQL: select
-/// signaling.resume('default').
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  worker resume default")]
-pub(super) struct ResumeArgs {
-    #[command(flatten)]
-    target: AppTarget,
-}
-
-pub(super) async fn resume(ResumeArgs { target }: ResumeArgs) -> anyhow::Result<()> {
+pub(super) async fn resume(target: AppTarget) -> anyhow::Result<()> {
     let resume = target.change(async |outbox, app| outbox.resume(app).await);
-    let (change, _) = resume.await?;
-    // `signaling.resume` returns a sentence that names the remaining obstacles, too.
-    let has_changed = !change.starts_with("nothing changed");
-    let text = format!("{}: {}\n", target.app, one_line(&change));
-    report(text, has_changed)
+    // The sentence names the remaining obstacles, too.
+    let (sentence, _) = resume.await?;
+    report(format!("{}: {}\n", target.app, one_line(&sentence)))
 }
 
 /// Set the limit of calls a second of an app, for all workers
@@ -114,5 +101,5 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
         .ok();
     }
     text += &obstacles::lines(&lane, None);
-    report(text, is_news)
+    report(text)
 }

@@ -70,7 +70,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     } else {
         let by_app = retry_in_steps(&outbox, &filter).await?;
         let text = result_text(&outbox, &by_app).await?;
-        report(left_out + &text, !by_app.is_empty())?;
+        report(left_out + &text)?;
     }
     outbox.close().await;
     anyhow::ensure!(all_exist, "not all messages that --id names exist");

@@ -190,7 +190,7 @@ async fn open(args: &RunArgs, waiting_for: &Mutex<Option<String>>) -> anyhow::Re
             args.worker.database_connections,
             args.worker.database_connection_age,
         );
-        let outbox = args.database.connect_with(count, max_age).await?;
+        let outbox = args.database.connect(count, max_age).await?;
         outbox.check_objects().await?;
         Ok(outbox)
     };

@@ -2,39 +2,21 @@
 
 use std::fmt::Display;
 
-use clap::Args;
-
-use super::args::DatabaseArgs;
-use super::print::{advice, block, print_as};
+use super::args::ReadArgs;
+use super::print::{advice, block};
 use crate::advice as texts;
-use crate::outbox::{AppStatus, LaneState, LaneStatus, Pending};
-use crate::time_text::{duration, to_the_second};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, Outbox, Pending};
+use crate::time_text::duration;
 
-/// Show the state of each app: its lane, workers, rate, pending and finished messages
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  worker status
-  watch worker status
-  worker status --json | jq '.[] | {app, pending, queue_wait_last_hour}'")]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-
-    /// Print JSON: an array with an object for each app
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect_migrated().await?;
-    let apps = outbox.status().await?;
-    outbox.close().await;
-    print_as(args.json, &apps, |apps| {
+pub(super) async fn run(args: ReadArgs) -> anyhow::Result<()> {
+    let status = async |outbox: &Outbox| outbox.status().await;
+    let text = |apps: &Vec<AppStatus>| {
         if apps.is_empty() {
             return "no app has a message or a worker yet\n".into();
         }
         apps.iter().map(show).collect::<Vec<_>>().join("\n")
-    })
+    };
+    args.show(status, text).await
 }
 
 fn show(app: &AppStatus) -> String {
@@ -76,7 +58,8 @@ fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
         LaneState::Slowed => format!(
             "slowed to {:.0} calls/s by a 429 at {}",
             lane.rate_per_s,
-            lane.throttled_at.map_or_else(String::new, to_the_second)
+            lane.throttled_at
+                .map_or_else(String::new, |at| at.to_string())
         ),
         state => state.into_str().replace('_', " "),
     };
@@ -101,8 +84,7 @@ fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
     }
     lines.push(("workers", workers));
     for worker in &lane.workers.aside {
-        let since = to_the_second(worker.since);
-        let (name, reason) = (&worker.name, &worker.reason);
+        let (name, since, reason) = (&worker.name, worker.since, &worker.reason);
         let aside = format!("{name} has stepped aside since {since}: {reason}");
         lines.extend([("aside", aside), advice(texts::ASIDE)]);
     }
