@@ -5,8 +5,9 @@ pub(crate) mod failure_log;
 pub(crate) mod log_throttle;
 pub(crate) mod traces;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
+use std::backtrace::Backtrace;
 use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,6 +58,7 @@ impl Stderr {
         let queue = NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_LINES);
         let (queue, guard) = queue.finish(Sink {
             output: io::stderr(),
+            dropped: 0,
             reported: 0,
             reports: LogThrottle::default(),
         });
@@ -79,7 +81,8 @@ impl Drop for Stderr {
 /// Counts failed writes, and logs the number of dropped lines once the output takes lines again.
 struct Sink<W> {
     output: W,
-    /// The dropped lines that the log has reported.
+    /// The dropped lines at the last write, and those that the log has reported.
+    dropped: usize,
     reported: usize,
     reports: LogThrottle,
 }
@@ -91,16 +94,15 @@ impl<W: Write> Write for Sink<W> {
             return Err(error);
         }
         let dropped = dropped_lines();
-        if dropped > self.reported && self.reports.admit().is_some() {
+        // A full queue would drop the report, too.
+        let has_room = dropped == mem::replace(&mut self.dropped, dropped);
+        if has_room && dropped > self.reported && self.reports.admit().is_some() {
             tracing::warn!(
                 event = "log_lines_dropped",
                 dropped_lines = dropped - self.reported,
                 "log lines were dropped, because the reader of standard error is too slow or a write failed: check the log collector and its disk, or log less"
             );
-            // A full queue drops the report, too.
-            if dropped_lines() == dropped {
-                self.reported = dropped;
-            }
+            self.reported = dropped;
         }
         Ok(line.len())
     }
@@ -153,15 +155,13 @@ pub(crate) fn init(
 fn log_panic(panic: &PanicHookInfo<'_>) {
     // A literal can't contain a payload or a secret.
     let literal = panic.payload().downcast_ref::<&'static str>();
-    let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured)
-        .then(|| sanitize::text(&backtrace.to_string(), MAX_BACKTRACE_CHARS));
+    let backtrace = Backtrace::capture().to_string();
     tracing::error!(
         event = "panicked",
         location = panic.location().map(ToString::to_string),
         thread = std::thread::current().name(),
         panic = literal.unwrap_or(&"(not shown: it may contain a payload or a secret)"),
-        backtrace,
+        backtrace = sanitize::text(&backtrace, MAX_BACKTRACE_CHARS),
         "the worker has a defect: report this line and the output of `worker --version`. RUST_BACKTRACE=1 adds a backtrace"
     );
 }
@@ -174,6 +174,7 @@ mod tests {
     fn a_failed_write_counts_as_a_dropped_line() {
         let mut full = Sink {
             output: &mut [][..],
+            dropped: 0,
             reported: 0,
             reports: LogThrottle::default(),
         };

@@ -86,14 +86,9 @@ async fn retry_in_steps(
     loop {
         let before: i64 = by_app.values().sum();
         let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), STATEMENT_TIMEOUT);
-        let step = step.await;
-        let retried = match step {
-            Err(error) if before > 0 => Err(error).with_context(|| {
-                let done = messages(before);
-                format!("{done} are due again, and the next step failed, so run the command again for the rest")
-            })?,
-            step => step?,
-        };
+        let retried = step
+            .await
+            .with_context(|| format!("{} due again before this error", messages(before)))?;
         let count = total(&retried);
         for (app, messages) in retried {
             *by_app.entry(app).or_insert(0) += messages;

@@ -250,16 +250,12 @@ fn raise_file_limit(config: &WorkerConfig) {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
     let needed = OTHER_FILES + connections as u64;
-    match rlimit::increase_nofile_limit(needed) {
-        Ok(limit) if limit < needed => tracing::warn!(
+    let is_enough = rlimit::increase_nofile_limit(needed).is_ok_and(|limit| limit >= needed);
+    if !is_enough {
+        tracing::warn!(
             event = "file_limit_capped",
-            limit,
             needed,
             "the limit of open files is too low for all calls in flight: raise the limit, or lower WORKER_MAX_IN_FLIGHT"
-        ),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(event = "file_limit_failed", %error, "the limit of open files can't be raised");
-        }
+        );
     }
 }

@@ -8,7 +8,6 @@ use crate::advice as texts;
 use crate::outbox::{Outbox, WorkerStatus};
 use crate::time_text::duration;
 
-const MAX_DEAD: usize = 10;
 const DEAD: &str = "look for the cause in the worker's log and its host's log. Other workers take over its messages when their leases end";
 
 pub(super) async fn run(args: ReadArgs) -> anyhow::Result<()> {
@@ -23,12 +22,8 @@ fn show_all(workers: &[WorkerStatus]) -> String {
     if alive.is_empty() {
         writeln!(text, "  -> {}", texts::NO_WORKER).ok();
     }
-    for worker in alive.iter().chain(dead.iter().take(MAX_DEAD)) {
+    for worker in alive.iter().chain(&dead) {
         text = text + "\n" + &show(worker);
-    }
-    if dead.len() > MAX_DEAD {
-        let more = dead.len() - MAX_DEAD;
-        writeln!(text, "\n{more} more died within the last day").ok();
     }
     text
 }
