@@ -21,7 +21,7 @@ use crate::cli::print::print_line;
 use crate::cli::signals::Signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
-use crate::ops::OpsServer;
+use crate::ops::{OpsArgs, OpsServer};
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::retry::RetryPolicy;
 use crate::secret::SecretSource;
@@ -121,7 +121,7 @@ async fn run_on(
         environment.extend(postgres.libpq_variables(DATABASE));
         run_command(&args.command, &environment, signals).await
     } else {
-        let address = services.ops.as_ref().map(|ops| ops.address);
+        let address = services.ops.address;
         let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
         let printed = print_line(format!(
             "database    {}\nAPI         {api} (simulated; its ledger: /_simulator/)\n{}\n\
@@ -154,7 +154,7 @@ async fn run_on(
 struct Services {
     outbox: Arc<Outbox>,
     simulator: Simulator,
-    ops: Option<OpsServer>,
+    ops: OpsServer,
     worker: JoinHandle<Result<(), WorkerError>>,
     stopping: CancellationToken,
 }
@@ -166,18 +166,16 @@ impl Services {
         outbox.migrate(Duration::from_secs(60)).await?;
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
-        let mut ops = None;
+        let mut ops = OpsServer::default();
         // A command ends before anyone could open the dashboard, and its port is the same for all runs.
         if !args.has_command() {
-            ops = OpsServer::start(None, None, stopping.clone()).await?;
+            ops = OpsServer::start(&OpsArgs::default(), stopping.clone()).await?;
         }
-        let state = ops.as_ref().map(|ops| ops.state.clone());
-        let state = state.unwrap_or_default();
-        state.outbox.set(Arc::clone(&outbox)).ok();
+        ops.state.outbox.set(Arc::clone(&outbox)).ok();
         let worker = tokio::spawn(worker::run(
             worker_config(args, &simulator.base_url())?,
             Arc::clone(&outbox),
-            Arc::clone(&state.lanes),
+            Arc::clone(&ops.state.lanes),
             stopping.clone(),
         ));
         Ok(Self {
@@ -192,9 +190,7 @@ impl Services {
     async fn stop(self) -> anyhow::Result<()> {
         self.stopping.cancel();
         self.worker.await??;
-        if let Some(ops) = &self.ops {
-            ops.stop().await;
-        }
+        self.ops.stop().await;
         self.outbox.close().await;
         self.simulator.stop().await;
         Ok(())

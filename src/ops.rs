@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::outbox::Outbox;
 use crate::worker::OpenLanes;
 use auth::OpsToken;
-pub(crate) use server::OpsServer;
+pub(crate) use server::{OpsArgs, OpsServer};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
