@@ -67,28 +67,23 @@ pub(super) struct LimitArgs {
     limit: Limit,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Limit(Option<f64>);
+/// None is the configured limit.
+type Limit = Option<f64>;
 
 fn parse_limit(text: &str) -> Result<Limit, &'static str> {
     match text.parse() {
-        _ if text == "configured" => Ok(Limit(None)),
-        Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Limit(Some(limit))),
+        _ if text == "configured" => Ok(None),
+        Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Some(limit)),
         _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
     }
 }
 
 pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
-    let Limit(wanted) = args.limit;
     let set_limit = args
         .target
-        .change(async |outbox, app| outbox.set_limit(app, wanted, &operator()).await);
+        .change(async |outbox, app| outbox.set_limit(app, args.limit, &operator()).await);
     let (is_news, lane) = set_limit.await?;
-    let the = if wanted.is_none() {
-        "the configured "
-    } else {
-        ""
-    };
+    let the = args.limit.map_or("the configured ", |_| "");
     let when = if is_news { "now" } else { "already" };
     let (app, limit) = (&args.target.app, lane.limit_per_s);
     let mut text = format!("{app} makes at most {the}{limit} calls/s {when}\n");

@@ -16,13 +16,12 @@ pub(super) async fn run(args: ReadArgs) -> anyhow::Result<()> {
 }
 
 fn show_all(workers: &[WorkerStatus]) -> String {
-    let (alive, dead): (Vec<&WorkerStatus>, Vec<_>) =
-        workers.iter().partition(|worker| worker.is_alive);
-    let mut text = format!("workers alive: {}\n", alive.len());
-    if alive.is_empty() {
+    let alive = workers.iter().filter(|worker| worker.is_alive).count();
+    let mut text = format!("workers alive: {alive}\n");
+    if alive == 0 {
         writeln!(text, "  -> {}", texts::NO_WORKER).ok();
     }
-    for worker in alive.iter().chain(&dead) {
+    for worker in workers {
         text = text + "\n" + &show(worker);
     }
     text

@@ -4,12 +4,11 @@
 //! The SDK keeps spans in a bounded queue and drops spans that do not fit, so a slow collector never delays a send.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::proxy::matcher::Intercept;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
@@ -56,7 +55,13 @@ impl Traces {
             return Ok(None);
         };
         let proxy = proxy_of(&endpoint)?;
-        let collector = Collector::new(ca_file.as_deref(), proxy)?;
+        let tls = tls_config(ca_file.as_deref())?.into();
+        let connector = https_connector(tls, proxy, EXPORT_TIMEOUT);
+        let collector = Collector {
+            client: HyperClient::new(connector, EXPORT_TIMEOUT, None),
+            runtime: Handle::current(),
+            failures: FailureLog::default(),
+        };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
@@ -113,17 +118,6 @@ struct Collector {
 }
 
 impl Collector {
-    /// # Errors
-    /// If the certificates can't be used.
-    fn new(ca_file: Option<&Path>, proxy: Option<Intercept>) -> Result<Self, UsageError> {
-        let connector = https_connector(tls_config(ca_file)?.into(), proxy, EXPORT_TIMEOUT);
-        Ok(Self {
-            client: HyperClient::new(connector, EXPORT_TIMEOUT, None),
-            runtime: Handle::current(),
-            failures: FailureLog::default(),
-        })
-    }
-
     /// Logs a change between success and failure.
     fn observe(&self, failure: Option<String>) {
         match failure {

@@ -54,20 +54,18 @@ fn table(groups: &[FailureGroup]) -> Markup {
         th { "Error" } th { "Outcome" } th { "App" } th.number { "Calls" } th.number { "Messages" }
         th { "Last" } th.number { "Failed for good" }
     };
-    let rows = html! { @for group in groups { (row(group)) } };
-    format::list("Failures, the most frequent first", &columns, &rows)
-}
-
-fn row(group: &FailureGroup) -> Markup {
-    html! {
-        tr {
-            th.text scope="row" { (http_status(group.http_status)) (group.error.as_deref().unwrap_or("no error text")) }
-            td { (format::state(&group.outcome)) }
-            td.name { (group.app) }
-            td.number { (format::number(group.calls)) }
-            td.number { (format::number(group.messages)) }
-            td { (format::when(group.last_at, group.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
-            td.number { (format::number(group.failed)) }
+    let rows = html! {
+        @for group in groups {
+            tr {
+                th.text scope="row" { (http_status(group.http_status)) (group.error.as_deref().unwrap_or("no error text")) }
+                td { (format::state(&group.outcome)) }
+                td.name { (group.app) }
+                td.number { (format::number(group.calls)) }
+                td.number { (format::number(group.messages)) }
+                td { (format::when(group.last_at, group.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
+                td.number { (format::number(group.failed)) }
+            }
         }
-    }
+    };
+    format::list("Failures, the most frequent first", &columns, &rows)
 }
