@@ -20,7 +20,6 @@ mod status;
 mod tests;
 mod workers;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -73,12 +72,29 @@ enum Command {
     Check(check::CheckArgs),
     Migrate(migrate::MigrateArgs),
     Grant(grant::GrantArgs),
-    Status(status::StatusArgs),
-    Workers(workers::WorkersArgs),
+    /// Show the state of each app: its lane, workers, rate, pending and finished messages
+    #[command(after_help = "Examples:
+  worker status
+  watch worker status
+  worker status --json | jq '.[] | {app, pending, queue_wait_last_hour}'")]
+    Status(args::ReadArgs),
+    /// Show the workers that are alive, their versions, and the workers that stepped aside
+    ///
+    /// A worker is alive if it has reported within 30 seconds. A worker that shuts down leaves the list at once. A worker
+    /// that died stays in the list for about a day. The same in SQL: select * from signaling.fleet.
+    #[command(after_help = "Examples:
+  worker workers
+  worker workers --json | jq '.[] | select(.is_alive) | {name, version}'")]
+    Workers(args::ReadArgs),
     Message(message::MessageArgs),
     Health(health::HealthArgs),
     Pause(pause::PauseArgs),
-    Resume(pause::ResumeArgs),
+    /// End the pause of an app, or the wait that the API has asked for
+    ///
+    /// A hold ends only after a successful probe, and the command prints the hold. The same in SQL: select
+    /// signaling.resume('default').
+    #[command(after_help = "Example:\n  worker resume default")]
+    Resume(obstacles::AppTarget),
     Limit(pause::LimitArgs),
     Retry(retry::RetryArgs),
     Cancel(cancel::CancelArgs),
@@ -105,18 +121,16 @@ impl Command {
 
 /// Runs the command of the command line, and returns the exit code.
 pub fn main() -> ExitCode {
-    let stderr = match telemetry::Stderr::start() {
-        Ok(stderr) => stderr,
-        Err(error) => {
-            let line = format!("error: no thread can be started: {error}\n");
-            std::io::stderr().write_all(line.as_bytes()).ok();
-            return ExitCode::FAILURE;
-        }
-    };
-    exit_code(start(&stderr))
+    let _stderr = telemetry::Stderr::start();
+    start().unwrap_or_else(|error| {
+        let text = crate::error_text::error_chain_text(error.as_ref());
+        telemetry::print_stderr(&format!("error: {text}"));
+        let is_usage = error.chain().any(<dyn std::error::Error>::is::<UsageError>);
+        ExitCode::from(if is_usage { 2 } else { 1 })
+    })
 }
 
-fn start(stderr: &telemetry::Stderr) -> anyhow::Result<ExitCode> {
+fn start() -> anyhow::Result<ExitCode> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
@@ -131,7 +145,7 @@ fn start(stderr: &telemetry::Stderr) -> anyhow::Result<ExitCode> {
     };
     let log = cli.log.as_deref();
     let log = log.unwrap_or_else(|| cli.command.usual_log());
-    telemetry::init(stderr, log, cli.log_format).map_err(|error| {
+    telemetry::init(log, cli.log_format).map_err(|error| {
         UsageError(format!(
             "WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
         ))
@@ -169,22 +183,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Prints the error, and returns the exit code.
-fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
-    let error = match result {
-        Ok(code) => return code,
-        Err(error) => error,
-    };
-    let text = crate::error_text::error_chain_text(error.as_ref());
-    telemetry::print_stderr(&format!("error: {text}"));
-    ExitCode::from(if is_usage(&error) { 2 } else { 1 })
-}
-
 /// Fails with exit code 2.
 fn usage<T>(mistake: impl Into<String>) -> anyhow::Result<T> {
     Err(UsageError(mistake.into()).into())
-}
-
-fn is_usage(error: &anyhow::Error) -> bool {
-    error.chain().any(<dyn std::error::Error>::is::<UsageError>)
 }

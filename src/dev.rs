@@ -1,14 +1,19 @@
 //! `worker dev`: runs a throwaway Postgres, the simulated API and a worker in one process, and removes all traces at the
 //! end.
 
-mod command;
-
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use rustix::process::{Pid, Signal as SignalNumber, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +21,7 @@ use crate::cli::print::print_line;
 use crate::cli::signals::Signals;
 use crate::config::{RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
-use crate::ops::OpsServer;
+use crate::ops::{OpsArgs, OpsServer};
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::retry::RetryPolicy;
 use crate::secret::SecretSource;
@@ -62,6 +67,10 @@ impl DevArgs {
     }
 }
 
+/// The exit code of shells for a command that can't be started.
+const NOT_STARTED: u8 = 127;
+/// Shells add this to the number of the signal that killed a command.
+const KILLED_BY_SIGNAL: i32 = 128;
 const DATABASE: &str = "dev";
 const APP_ID: &str = "dev-app";
 /// The key and the secret of the simulated API.
@@ -72,10 +81,15 @@ const FLAKY: &str = "500:destination=flaky-,first_calls=1";
 const KEPT_CALLS: usize = 100_000;
 
 pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let mut signals = command::forwarded_signals()?;
+    let mut signals = Signals::listen([
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::quit(),
+        SignalKind::hangup(),
+    ])?;
     let postgres = tokio::select! {
         postgres = ThrowawayPostgres::start() => postgres?,
-        kind = signals.next() => return Ok(command::killed_by(kind)),
+        kind = signals.next() => return Ok(killed_by(kind)),
     };
     let code = run_on(&postgres, &args, &mut signals).await;
     if let Err(error) = postgres.stop().await {
@@ -94,7 +108,7 @@ async fn run_on(
 ) -> anyhow::Result<ExitCode> {
     let services = tokio::select! {
         services = Services::start(postgres, args) => services?,
-        kind = signals.next() => return Ok(command::killed_by(kind)),
+        kind = signals.next() => return Ok(killed_by(kind)),
     };
     let api = services.simulator.base_url();
     let code = if let Some(program) = args.command.first() {
@@ -105,9 +119,9 @@ async fn run_on(
         ));
         let mut environment = vec![("DATABASE_URL", database), ("SIGNALING_API_URL", api)];
         environment.extend(postgres.libpq_variables(DATABASE));
-        command::run(&args.command, &environment, signals).await
+        run_command(&args.command, &environment, signals).await
     } else {
-        let address = services.ops.as_ref().map(|ops| ops.address);
+        let address = services.ops.address;
         let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
         let printed = print_line(format!(
             "database    psql '{}'\nAPI         {api} (simulated; its ledger: /_simulator/)\n{}\n\
@@ -140,7 +154,7 @@ async fn run_on(
 struct Services {
     outbox: Arc<Outbox>,
     simulator: Simulator,
-    ops: Option<OpsServer>,
+    ops: OpsServer,
     worker: JoinHandle<Result<(), WorkerError>>,
     stopping: CancellationToken,
 }
@@ -152,18 +166,16 @@ impl Services {
         outbox.migrate(Duration::from_secs(60)).await?;
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
-        let mut ops = None;
+        let mut ops = OpsServer::default();
         // A command ends before anyone could open the dashboard, and its port is the same for all runs.
         if !args.has_command() {
-            ops = OpsServer::start(None, None, stopping.clone()).await?;
+            ops = OpsServer::start(&OpsArgs::default(), stopping.clone()).await?;
         }
-        let state = ops.as_ref().map(|ops| ops.state.clone());
-        let state = state.unwrap_or_default();
-        state.outbox.set(Arc::clone(&outbox)).ok();
+        ops.state.outbox.set(Arc::clone(&outbox)).ok();
         let worker = tokio::spawn(worker::run(
             worker_config(args, &simulator.base_url())?,
             Arc::clone(&outbox),
-            Arc::clone(&state.lanes),
+            Arc::clone(&ops.state.lanes),
             stopping.clone(),
         ));
         Ok(Self {
@@ -178,9 +190,7 @@ impl Services {
     async fn stop(self) -> anyhow::Result<()> {
         self.stopping.cancel();
         self.worker.await??;
-        if let Some(ops) = &self.ops {
-            ops.stop().await;
-        }
+        self.ops.stop().await;
         self.outbox.close().await;
         self.simulator.stop().await;
         Ok(())
@@ -241,4 +251,61 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
         retention: None,
         traces: None,
     })
+}
+
+/// Runs the command until it ends, and returns the exit code for this process.
+async fn run_command(
+    words: &[OsString],
+    environment: &[(&str, String)],
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = words.split_first().context("there is no command")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let program = program.to_string_lossy();
+            print_stderr(&format!(
+                "error: `{program}` can't be started: {error}\n  -> install the program, or write its path; a shell's own syntax needs `sh -c '...'`"
+            ));
+            return Ok(NOT_STARTED.into());
+        }
+    };
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                return Ok(exit_code(status.context("the command's end is unknown")?));
+            }
+            kind = signals.next() => forward(kind, &child),
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let killed_by = status.signal().map(|signal| KILLED_BY_SIGNAL + signal);
+    let code = status.code().or(killed_by).unwrap_or(1);
+    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// The exit code of a shell whose command is killed by the signal.
+fn killed_by(kind: SignalKind) -> ExitCode {
+    exit_code(ExitStatus::from_raw(kind.as_raw_value()))
+}
+
+fn forward(kind: SignalKind, child: &Child) {
+    // The terminal in whose foreground this process runs sends the signal of a key to the command also. Many programs end
+    // at once, without cleaning up, at the second Ctrl-C.
+    let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
+    if is_key && tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp()) {
+        return;
+    }
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    let pid = pid.and_then(Pid::from_raw);
+    let number = SignalNumber::from_named_raw(kind.as_raw_value());
+    if let (Some(pid), Some(number)) = (pid, number) {
+        // The signal fails only for a command that has just ended.
+        kill_process(pid, number).ok();
+    }
 }

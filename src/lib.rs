@@ -38,8 +38,6 @@ mod outbox;
 #[cfg(feature = "worker")]
 mod outcome;
 #[cfg(feature = "worker")]
-mod output;
-#[cfg(feature = "worker")]
 mod pace;
 #[cfg(feature = "worker")]
 mod proxy;

@@ -1,29 +1,15 @@
 //! Texts about one message. `worker message` and the dashboard share them.
 
-use time::OffsetDateTime;
-use time::format_description::FormatItem;
-use time::macros::format_description;
-
 use crate::advice::{self, fault_texts};
 use crate::outbox::{CallDetail, MessageDetail};
 use crate::outcome::Fault;
-use crate::pace::DbTime;
-
-const TIME: &[FormatItem<'static>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-
-/// A time in UTC, to the millisecond.
-pub(crate) fn at(time: DbTime) -> String {
-    let formatted = OffsetDateTime::from(time).format(TIME);
-    formatted.unwrap_or_else(|_| time.to_string())
-}
 
 /// The next step of a message, and the obstacles before it.
 pub(crate) fn next_step(detail: &MessageDetail) -> String {
     let message = &detail.message;
     let worker = message.claimed_by.as_deref().unwrap_or("a worker");
     let is_due = message.due_at <= message.at;
-    let due_at = at(message.due_at);
+    let due_at = message.due_at;
     let step = if message.finished_at.is_some() {
         return finished(&message.status, message.id);
     } else if message.is_claimed && !is_due {
@@ -36,8 +22,7 @@ pub(crate) fn next_step(detail: &MessageDetail) -> String {
         format!("the {nth} call is due at {due_at}")
     } else if let Some(until) = message.refused_until {
         format!(
-            "a trigger or a constraint in the database refuses to change the message, or takes seconds, so claims pass over it until {}. To have it sent, {}",
-            at(until),
+            "a trigger or a constraint in the database refuses to change the message, or takes seconds, so claims pass over it until {until}. To have it sent, {}",
             advice::refused(&message.app)
         )
     } else if message.is_claimed {

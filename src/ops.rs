@@ -20,8 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::outbox::Outbox;
 use crate::worker::OpenLanes;
 use auth::OpsToken;
-use health::DatabaseChecks;
-pub(crate) use server::OpsServer;
+pub(crate) use server::{OpsArgs, OpsServer};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -34,7 +33,6 @@ pub(crate) struct OpsState {
     /// Why a worker that starts still waits for its database.
     pub(crate) waiting_for: Arc<Mutex<Option<String>>>,
     token: Option<Arc<OpsToken>>,
-    database_checks: Arc<DatabaseChecks>,
     metrics: Option<PrometheusHandle>,
 }
 

@@ -5,18 +5,23 @@ pub(crate) mod failure_log;
 pub(crate) mod log_throttle;
 pub(crate) mod traces;
 
-use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::{self, IsTerminal};
+use std::backtrace::Backtrace;
+use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread;
 use std::time::Duration;
 
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::output::OutputQueue;
 use crate::sanitize;
+use log_throttle::LogThrottle;
 
 /// Events of sqlx that may show a secret: a trigger may put a payload into a notice, and a mistake in the URL or the password
 /// file is quoted. The pool's event repeats `listener_lost`. These directives come last, so that no filter of the operator
@@ -24,8 +29,10 @@ use crate::sanitize;
 const NEVER_LOGGED: &str =
     "sqlx::postgres::notice=off,sqlx_postgres::options=off,sqlx_core::pool=off";
 /// How long a process that ends waits for the reader of its last lines.
-pub(crate) const LAST_LINES: Duration = Duration::from_secs(1);
+const LAST_LINES: Duration = Duration::from_secs(1);
 
+/// At 500 calls/s, the lines of level debug fill the queue in ten seconds.
+const MAX_QUEUED_LINES: usize = 8 * 1024;
 const MAX_BACKTRACE_CHARS: usize = 8_000;
 
 pub(crate) const LOG_LINES_DROPPED: &str = "signaling_log_lines_dropped_total";
@@ -39,41 +46,83 @@ pub(crate) enum LogFormat {
 }
 
 /// Logs and errors share this queue, so that their lines keep their order.
-static STDERR: OnceLock<OutputQueue> = OnceLock::new();
+static STDERR: OnceLock<NonBlocking> = OnceLock::new();
+static FAILED_WRITES: AtomicUsize = AtomicUsize::new(0);
 
-/// The queue of standard error. Its drop writes the last lines, also when the process ends by a panic.
-pub(crate) struct Stderr(OutputQueue);
+/// The queue of standard error, whose lines a thread writes. Its drop writes the last lines, also when the process ends by a
+/// panic.
+pub(crate) struct Stderr(Option<WorkerGuard>);
 
 impl Stderr {
-    /// # Errors
-    /// If the system refuses a thread.
-    pub(crate) fn start() -> io::Result<Self> {
-        let queue = OutputQueue::start(io::stderr(), |dropped_lines| {
-            tracing::warn!(
-                event = "log_lines_dropped",
-                dropped_lines,
-                "log lines were dropped, because the reader of standard error is too slow or a write failed: check the log collector and its disk, or log less"
-            );
-        })?;
-        Ok(Self(STDERR.get_or_init(|| queue).clone()))
+    pub(crate) fn start() -> Self {
+        let queue = NonBlockingBuilder::default().buffered_lines_limit(MAX_QUEUED_LINES);
+        let (queue, guard) = queue.finish(Sink {
+            output: io::stderr(),
+            dropped: 0,
+            reported: 0,
+            reports: LogThrottle::default(),
+        });
+        STDERR.set(queue).ok();
+        Self(Some(guard))
     }
 }
 
 impl Drop for Stderr {
     fn drop(&mut self) {
-        self.0.flush(LAST_LINES);
+        // The guard prints on standard output if the queue is full. A stalled reader would block this, and the exit.
+        let (ended, end) = sync_channel::<()>(0);
+        let guard = self.0.take();
+        let write_last_lines = move || drop((guard, ended));
+        thread::Builder::new().spawn(write_last_lines).ok();
+        end.recv_timeout(LAST_LINES).ok();
+    }
+}
+
+/// Counts failed writes, and logs the number of dropped lines once the output takes lines again.
+struct Sink<W> {
+    output: W,
+    /// The dropped lines at the last write, and those that the log has reported.
+    dropped: usize,
+    reported: usize,
+    reports: LogThrottle,
+}
+
+impl<W: Write> Write for Sink<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Err(error) = self.output.write_all(line) {
+            FAILED_WRITES.fetch_add(1, Ordering::Relaxed);
+            return Err(error);
+        }
+        let dropped = dropped_lines();
+        // A full queue would drop the report, too.
+        let has_room = dropped == mem::replace(&mut self.dropped, dropped);
+        if has_room && dropped > self.reported && self.reports.admit().is_some() {
+            tracing::warn!(
+                event = "log_lines_dropped",
+                dropped_lines = dropped - self.reported,
+                "log lines were dropped, because the reader of standard error is too slow or a write failed: check the log collector and its disk, or log less"
+            );
+            self.reported = dropped;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
     }
 }
 
 /// Prints a line on standard error. The filter of the log does not apply.
 pub(crate) fn print_stderr(line: &str) {
-    if let Some(stderr) = STDERR.get() {
-        stderr.push_line(line);
+    if let Some(mut stderr) = STDERR.get().cloned() {
+        stderr.write_all(format!("{line}\n").as_bytes()).ok();
     }
 }
 
-pub(crate) fn dropped_lines() -> u64 {
-    STDERR.get().map_or(0, OutputQueue::dropped_lines)
+pub(crate) fn dropped_lines() -> usize {
+    let queue = STDERR.get();
+    let dropped = queue.map_or(0, |queue| queue.error_counter().dropped_lines());
+    dropped + FAILED_WRITES.load(Ordering::Relaxed)
 }
 
 /// Sets up the log, which includes panics.
@@ -81,14 +130,13 @@ pub(crate) fn dropped_lines() -> u64 {
 /// # Errors
 /// If the filter is invalid, or the log is set up already.
 pub(crate) fn init(
-    stderr: &Stderr,
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
-    let queue = stderr.0.clone();
+    let queue = STDERR.get().ok_or("standard error has no queue")?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(move || queue.clone())
+        .with_writer(queue.clone())
         // The layer would print its own errors without the queue, and block.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -107,15 +155,31 @@ pub(crate) fn init(
 fn log_panic(panic: &PanicHookInfo<'_>) {
     // A literal can't contain a payload or a secret.
     let literal = panic.payload().downcast_ref::<&'static str>();
-    let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured)
-        .then(|| sanitize::text(&backtrace.to_string(), MAX_BACKTRACE_CHARS));
+    let backtrace = Backtrace::capture().to_string();
     tracing::error!(
         event = "panicked",
         location = panic.location().map(ToString::to_string),
         thread = std::thread::current().name(),
         panic = literal.unwrap_or(&"(not shown: it may contain a payload or a secret)"),
-        backtrace,
+        backtrace = sanitize::text(&backtrace, MAX_BACKTRACE_CHARS),
         "the worker has a defect: report this line and the output of `worker --version`. RUST_BACKTRACE=1 adds a backtrace"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_counts_as_a_dropped_line() {
+        let mut full = Sink {
+            output: &mut [][..],
+            dropped: 0,
+            reported: 0,
+            reports: LogThrottle::default(),
+        };
+        let before = dropped_lines();
+        full.write_all(b"a line\n").expect_err("no room");
+        assert_eq!(dropped_lines(), before + 1);
+    }
 }

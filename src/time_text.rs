@@ -26,13 +26,6 @@ pub(crate) fn parse(text: &str) -> Result<DbTime, &'static str> {
     Ok(time)
 }
 
-/// A time in UTC, to the second.
-pub(crate) fn to_the_second(time: DbTime) -> String {
-    let seconds = OffsetDateTime::from(time).replace_nanosecond(0).ok();
-    let text = seconds.and_then(|time| time.format(&Rfc3339).ok());
-    text.unwrap_or_else(|| time.to_string())
-}
-
 const DAY: Duration = Duration::from_secs(86_400);
 /// Keeps computed times far within their range.
 const MAX_DURATION_DAYS: u32 = 30;

@@ -71,26 +71,24 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if apps.is_empty() {
         text += "no app has a lane: there is nothing to adopt\n";
     }
-    let mut has_changed = false;
     for app in apps {
-        let (adopted, is_news) = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
-        has_changed |= is_news;
+        let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
         writeln!(text, "{adopted}").ok();
         if let Some(lane) = obstacles::lane(&outbox, &app).await? {
             text += &obstacles::lines(&lane, None);
         }
     }
     outbox.close().await;
-    report(text, has_changed)
+    report(text)
 }
 
-/// Hands an app over. Returns a sentence about the result, and whether anything changed.
+/// Hands an app over. Returns a sentence about the result.
 async fn adopt(
     outbox: &Outbox,
     app: &str,
     environment: &str,
     cancels_pending: bool,
-) -> anyhow::Result<(String, bool)> {
+) -> anyhow::Result<String> {
     let mut cancelled = 0;
     let adoption = loop {
         let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
@@ -103,9 +101,9 @@ async fn adopt(
         }
     };
     if adoption.previous.as_deref() == Some(environment) {
-        let sentence =
-            format!("{app} belongs to the environment {environment} already: nothing changed");
-        return Ok((sentence, false));
+        return Ok(format!(
+            "{app} belongs to the environment {environment} already: nothing changed"
+        ));
     }
     let was = advice::environment_name(adoption.previous.as_deref());
     let done = if cancels_pending {
@@ -113,7 +111,7 @@ async fn adopt(
     } else {
         format!("{} pending, to be sent", messages(adoption.pending))
     };
-    let sentence =
-        format!("{app} belongs to the environment {environment} now, and did to {was}: {done}");
-    Ok((sentence, true))
+    Ok(format!(
+        "{app} belongs to the environment {environment} now, and did to {was}: {done}"
+    ))
 }

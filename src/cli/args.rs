@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 
+use super::print::print_as;
 use super::usage;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
@@ -50,11 +52,7 @@ impl DatabaseArgs {
         }
     }
 
-    pub(super) async fn connect(&self, max_connections: u32) -> anyhow::Result<Outbox> {
-        self.connect_with(max_connections, DEFAULT_MAX_AGE).await
-    }
-
-    pub(super) async fn connect_with(
+    pub(super) async fn connect(
         &self,
         max_connections: u32,
         max_age: Duration,
@@ -65,9 +63,34 @@ impl DatabaseArgs {
     /// # Errors
     /// If the database can't be reached, or its schema is older than this binary needs.
     pub(super) async fn connect_migrated(&self) -> anyhow::Result<Outbox> {
-        let outbox = self.connect(1).await?;
+        let outbox = self.connect(1, DEFAULT_MAX_AGE).await?;
         outbox.check_schema().await?;
         Ok(outbox)
+    }
+}
+
+/// Arguments of a command that shows a part of the database.
+#[derive(Debug, Args)]
+pub(super) struct ReadArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+impl ReadArgs {
+    /// Prints the result of a query as JSON or as text.
+    pub(super) async fn show<T: Serialize, E: Into<anyhow::Error>>(
+        &self,
+        query: impl AsyncFnOnce(&Outbox) -> Result<T, E>,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let outbox = self.database.connect_migrated().await?;
+        let found = query(&outbox).await.map_err(Into::into)?;
+        outbox.close().await;
+        print_as(self.json, &found, text)
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
         writeln!(text, "{}", one_line(&sentence)).ok();
     }
     outbox.close().await;
-    report(text, cancelled > 0)?;
+    report(text)?;
     anyhow::ensure!(refused == 0, "not all messages were cancelled");
     Ok(())
 }

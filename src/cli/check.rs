@@ -11,7 +11,7 @@ use crate::check::{Finding, Level, api, faults, lane, schema, server};
 use crate::config::WorkerConfig;
 use crate::error_text::error_chain_text;
 use crate::outbox::{
-    DATABASE_COLLATION, Damage, Outbox, SCHEMA_CHECKS, SERVER_CHECKS,
+    DATABASE_COLLATION, DEFAULT_MAX_AGE, Damage, Outbox, SCHEMA_CHECKS, SERVER_CHECKS,
     VERSION_WITH_DATABASE_COLLATIONS,
 };
 use crate::signaling::Client;
@@ -130,7 +130,7 @@ async fn check_database(
     config: Option<&WorkerConfig>,
     findings: &mut Vec<Finding>,
 ) -> anyhow::Result<()> {
-    let outbox = args.database.connect(1).await?;
+    let outbox = args.database.connect(1, DEFAULT_MAX_AGE).await?;
     let pooler = outbox.has_pooler();
     let facts = outbox.server_diagnostics().await?;
     let latency = outbox.latency().await?;

@@ -69,5 +69,5 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     outbox.grant(kind, &role).await?;
     outbox.close().await;
-    report(format!("{role} has the rights of the kind {kind}\n"), true)
+    report(format!("{role} has the rights of the kind {kind}\n"))
 }

@@ -1,6 +1,6 @@
 //! `worker health`
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
 use super::print::{one_line, print_line};
-use super::usage;
+use crate::secret;
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 const MAX_RESPONSE_BYTES: usize = 16 * 1024;
@@ -30,10 +30,9 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 
 Exit codes: 0 alive (or ready), 1 not alive, not ready or unreachable, 2 wrong usage.")]
 pub(super) struct HealthArgs {
-    /// The address of the worker's ops server. For an address of all interfaces, like 0.0.0.0, the command uses loopback
-    /// [default: 127.0.0.1:9090]
-    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
-    ops_addr: Option<String>,
+    /// The address of the worker's ops server
+    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS", default_value = DEFAULT_ADDRESS, value_parser = parse_address)]
+    ops_addr: SocketAddr,
 
     /// Ask whether the worker sends (/readyz) instead of whether it is alive (/healthz)
     #[arg(long)]
@@ -41,9 +40,8 @@ pub(super) struct HealthArgs {
 }
 
 pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
-    let address = address(args.ops_addr.as_deref().unwrap_or_default())?;
     let path = if args.ready { "/readyz" } else { "/healthz" };
-    let url = format!("http://{address}{path}");
+    let url = format!("http://{}{path}", args.ops_addr);
     let (status, body) = tokio::time::timeout(TIMEOUT, get(&url))
         .await
         .with_context(|| format!("{url} has not answered within {TIMEOUT:?}"))?
@@ -58,26 +56,12 @@ pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     print_line(text)
 }
 
-/// The address of a request to a server that listens on `given`.
-fn address(given: &str) -> anyhow::Result<SocketAddr> {
-    let given = if given.is_empty() {
-        DEFAULT_ADDRESS
-    } else {
-        given
-    };
-    let address = given.parse::<SocketAddr>().ok();
-    let Some(mut address) = address.filter(|address| address.port() != 0) else {
-        return usage(format!(
-            "WORKER_OPS_ADDR is {given:?}: give the address of the worker's ops server, an IP address and a port like 127.0.0.1:9090; the worker logs a free port that it took for port 0"
-        ));
-    };
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    Ok(address)
+/// An empty variable counts as not set.
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    let address = secret::given(text).unwrap_or(DEFAULT_ADDRESS).parse().ok();
+    address
+        .filter(|address: &SocketAddr| address.port() != 0)
+        .ok_or("give the address of the worker's ops server, an IP address and a port like 127.0.0.1:9090; the worker logs a free port that it took for port 0")
 }
 
 async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -88,24 +72,4 @@ async fn get(url: &str) -> anyhow::Result<(StatusCode, Bytes)> {
         .await
         .map_err(|error| anyhow::anyhow!("the response is too long or ended early: {error}"))?;
     Ok((head.status, body.to_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_on_all_interfaces_is_reached_on_loopback() {
-        for (given, asked) in [
-            ("", "127.0.0.1:9090"),
-            ("0.0.0.0:8080", "127.0.0.1:8080"),
-            ("[::]:8080", "[::1]:8080"),
-            ("10.1.2.3:80", "10.1.2.3:80"),
-        ] {
-            assert_eq!(
-                address(given).map(|address| address.to_string()).ok(),
-                Some(asked.into())
-            );
-        }
-    }
 }

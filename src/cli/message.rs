@@ -5,11 +5,13 @@ use std::fmt::Write;
 use anyhow::Context;
 use clap::Args;
 
-use super::args::DatabaseArgs;
-use super::print::{block, one_line, print_as};
+use super::args::ReadArgs;
+use super::print::{block, one_line};
 use crate::config::parse_number;
-use crate::message_text::{at, fault, next_step};
-use crate::outbox::{CallDetail, MessageDetail};
+use crate::message_text::{fault, next_step};
+use crate::outbox::{CallDetail, MessageDetail, Outbox};
+use crate::pace::DbTime;
+use crate::sanitize;
 
 /// Show one message: its state, its calls, and what happens next
 ///
@@ -30,34 +32,34 @@ pub(super) struct MessageArgs {
     #[arg(long)]
     payload: bool,
 
-    /// Print JSON: an object
-    #[arg(long)]
-    json: bool,
-
     #[command(flatten)]
-    database: DatabaseArgs,
+    read: ReadArgs,
 }
 
+/// Of a time with microseconds.
+const TIME_WIDTH: usize = 27;
+
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect_migrated().await?;
-    let found = outbox.message(args.id, args.payload).await?;
-    outbox.close().await;
-    let detail = found.with_context(|| {
-        let id = args.id;
-        format!("there is no message {id}: it was never inserted, its transaction is not committed, or it is deleted already")
-    })?;
-    anyhow::ensure!(
-        detail.payload.is_some() || !args.payload,
-        "this role may not read payloads: leave out --payload, or log in as a role that also has the rights of a producer (`worker grant producer`)"
-    );
-    print_as(args.json, &detail, show)
+    let message = async |outbox: &Outbox| {
+        let found = outbox.message(args.id, args.payload).await?;
+        let detail = found.with_context(|| {
+            let id = args.id;
+            format!("there is no message {id}: it was never inserted, its transaction is not committed, or it is deleted already")
+        })?;
+        anyhow::ensure!(
+            detail.payload.is_some() || !args.payload,
+            "this role may not read payloads: leave out --payload, or log in as a role that also has the rights of a producer (`worker grant producer`)"
+        );
+        Ok::<_, anyhow::Error>(detail)
+    };
+    args.read.show(message, show).await
 }
 
 fn show(detail: &MessageDetail) -> String {
     let mut text = heading(detail);
     text.push('\n');
     for (when, what) in timeline(detail) {
-        writeln!(text, "  {when}  {what}").ok();
+        writeln!(text, "  {:TIME_WIDTH$}  {what}", when.to_string()).ok();
     }
     writeln!(text, "\nnext: {}", one_line(&next_step(detail))).ok();
     if let Some(call) = detail.last_failure()
@@ -83,7 +85,9 @@ fn heading(detail: &MessageDetail) -> String {
     if row.uncharged > 0 {
         write!(attempts, ", and {} not charged", row.uncharged).ok();
     }
-    let payload = detail.payload.as_deref().map(printable);
+    // Control characters would change the operator's terminal.
+    let payload = detail.payload.as_deref();
+    let payload = payload.map(|payload| sanitize::text(payload, usize::MAX));
     let mut lines = vec![
         ("from", row.sender.clone()),
         to,
@@ -95,34 +99,16 @@ fn heading(detail: &MessageDetail) -> String {
         lines.push(("repeats", repeats.into()));
     }
     if let Some(expires_at) = row.expires_at {
-        lines.push(("expires", at(expires_at)));
+        lines.push(("expires", expires_at.to_string()));
     }
     let heading = format!("message {} of app {}: {}", row.id, row.app, row.state);
     block(&heading, &lines)
 }
 
-/// Escapes control characters, which would change the operator's terminal.
-fn printable(payload: &str) -> String {
-    let escaped = |c: char| {
-        if c.is_control() {
-            c.escape_default().to_string()
-        } else {
-            c.to_string()
-        }
-    };
-    payload.chars().map(escaped).collect()
-}
-
 /// The times and texts of what has happened to a message. The page of the message shows them, too.
-pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
+pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(DbTime, String)> {
     let row = &detail.message;
-    let mut events = vec![(at(row.created_at), "inserted".to_owned())];
-    // The column `due_at` of a claimed row is the end of the lease.
-    let was_due = row.finished_at.is_some() || !row.is_claimed;
-    let never_called = detail.calls.is_empty();
-    if was_due && never_called && row.due_at != row.created_at && row.due_at <= row.at {
-        events.push((at(row.due_at), "due".into()));
-    }
+    let mut events = vec![(row.created_at, "inserted".to_owned())];
     events.extend(detail.calls.iter().map(call));
     // The table of attempts has only failed calls.
     if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
@@ -133,16 +119,16 @@ pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(String, String)> {
             optional(", by ", row.claimed_by.as_ref()),
             optional(", request ID ", row.request_id.as_ref())
         );
-        events.push((at(sent_at), accepted));
+        events.push((sent_at, accepted));
     }
     if let Some(finished_at) = row.finished_at {
         let error = optional(": ", row.error.as_ref());
-        events.push((at(finished_at), format!("{}{error}", row.status)));
+        events.push((finished_at, format!("{}{error}", row.status)));
     }
     events
 }
 
-fn call(call: &CallDetail) -> (String, String) {
+fn call(call: &CallDetail) -> (DbTime, String) {
     let outcome = match call.outcome.as_str() {
         "lost" => "lost, and perhaps never made",
         outcome => outcome,
@@ -157,9 +143,9 @@ fn call(call: &CallDetail) -> (String, String) {
         optional(": ", call.error.as_ref()),
         "",
         one_line(&fault(call)),
-        indent = 4 + at(call.recorded_at).len(),
+        indent = 4 + TIME_WIDTH,
     );
-    (at(call.sent_at.unwrap_or(call.recorded_at)), what)
+    (call.sent_at.unwrap_or(call.recorded_at), what)
 }
 
 fn optional(before: &str, value: Option<impl ToString>) -> String {

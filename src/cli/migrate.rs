@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::print::report;
-use crate::outbox::{Damage, Migrated};
+use crate::outbox::{DEFAULT_MAX_AGE, Damage, Migrated};
 use crate::time_text::parse_duration;
 
 /// Create or update the schema `signaling`
@@ -30,7 +30,7 @@ pub(super) struct MigrateArgs {
 }
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect(2).await?;
+    let outbox = args.database.connect(2, DEFAULT_MAX_AGE).await?;
     let migrated = outbox.migrate(args.lock_wait).await;
     outbox.close().await;
     let Migrated {
@@ -38,7 +38,6 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
         installed,
         remaining,
     } = migrated?;
-    let has_changed = installed > 0 || !applied.is_empty();
     let missing: Vec<_> = remaining
         .iter()
         .filter(|damage| damage.found.is_none())
@@ -50,12 +49,12 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     }
     text += if !remaining.is_empty() {
         "`worker check` shows objects that differ from this version\n"
-    } else if has_changed {
+    } else if installed > 0 || !applied.is_empty() {
         "the schema signaling is up to date\n"
     } else {
         "the schema signaling was up to date already: nothing changed\n"
     };
-    let reported = report(text, has_changed);
+    let reported = report(text);
     // The operator must learn of a damaged schema also where the report could not be written.
     anyhow::ensure!(
         missing.is_empty(),

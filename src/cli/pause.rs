@@ -40,27 +40,14 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
         let pause = obstacles::lines(&lane, None);
         format!("{app} was paused already\n{pause}")
     };
-    report(text, is_news)
+    report(text)
 }
 
-/// End the pause of an app, or the wait that the API has asked for
-///
-/// A hold ends only after a successful probe, and the command prints the hold. The same in SQL: select
-/// signaling.resume('default').
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  worker resume default")]
-pub(super) struct ResumeArgs {
-    #[command(flatten)]
-    target: AppTarget,
-}
-
-pub(super) async fn resume(ResumeArgs { target }: ResumeArgs) -> anyhow::Result<()> {
+pub(super) async fn resume(target: AppTarget) -> anyhow::Result<()> {
     let resume = target.change(async |outbox, app| outbox.resume(app).await);
-    let (change, _) = resume.await?;
-    // `signaling.resume` returns a sentence that names the remaining obstacles, too.
-    let has_changed = !change.starts_with("nothing changed");
-    let text = format!("{}: {}\n", target.app, one_line(&change));
-    report(text, has_changed)
+    // The sentence names the remaining obstacles, too.
+    let (sentence, _) = resume.await?;
+    report(format!("{}: {}\n", target.app, one_line(&sentence)))
 }
 
 /// Set the limit of calls a second of an app, for all workers
@@ -80,28 +67,23 @@ pub(super) struct LimitArgs {
     limit: Limit,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Limit(Option<f64>);
+/// None is the configured limit.
+type Limit = Option<f64>;
 
 fn parse_limit(text: &str) -> Result<Limit, &'static str> {
     match text.parse() {
-        _ if text == "configured" => Ok(Limit(None)),
-        Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Limit(Some(limit))),
+        _ if text == "configured" => Ok(None),
+        Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Some(limit)),
         _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
     }
 }
 
 pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
-    let Limit(wanted) = args.limit;
     let set_limit = args
         .target
-        .change(async |outbox, app| outbox.set_limit(app, wanted, &operator()).await);
+        .change(async |outbox, app| outbox.set_limit(app, args.limit, &operator()).await);
     let (is_news, lane) = set_limit.await?;
-    let the = if wanted.is_none() {
-        "the configured "
-    } else {
-        ""
-    };
+    let the = args.limit.map_or("the configured ", |_| "");
     let when = if is_news { "now" } else { "already" };
     let (app, limit) = (&args.target.app, lane.limit_per_s);
     let mut text = format!("{app} makes at most {the}{limit} calls/s {when}\n");
@@ -114,5 +96,5 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
         .ok();
     }
     text += &obstacles::lines(&lane, None);
-    report(text, is_news)
+    report(text)
 }

@@ -59,13 +59,9 @@ pub(crate) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
 /// Prints the report of a change. An operator whose disk is full must not take a missing report for a missing change.
 ///
 /// # Errors
-/// As [`print`], with the fate of the change.
-pub(super) fn report(text: impl AsRef<[u8]>, has_changed: bool) -> anyhow::Result<()> {
-    print(text).context(if has_changed {
-        "the change took effect, but its report could not be written"
-    } else {
-        "there was nothing to change, and the report of that could not be written"
-    })
+/// As [`print`].
+pub(super) fn report(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    print(text).context("the command took effect, but its report could not be written")
 }
 
 /// Prints a value as JSON or as text.

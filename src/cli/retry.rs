@@ -70,7 +70,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     } else {
         let by_app = retry_in_steps(&outbox, &filter).await?;
         let text = result_text(&outbox, &by_app).await?;
-        report(left_out + &text, !by_app.is_empty())?;
+        report(left_out + &text)?;
     }
     outbox.close().await;
     anyhow::ensure!(all_exist, "not all messages that --id names exist");
@@ -86,14 +86,9 @@ async fn retry_in_steps(
     loop {
         let before: i64 = by_app.values().sum();
         let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), STATEMENT_TIMEOUT);
-        let step = step.await;
-        let retried = match step {
-            Err(error) if before > 0 => Err(error).with_context(|| {
-                let done = messages(before);
-                format!("{done} are due again, and the next step failed, so run the command again for the rest")
-            })?,
-            step => step?,
-        };
+        let retried = step
+            .await
+            .with_context(|| format!("{} due again before this error", messages(before)))?;
         let count = total(&retried);
         for (app, messages) in retried {
             *by_app.entry(app).or_insert(0) += messages;

@@ -12,7 +12,7 @@ use super::args::{DatabaseArgs, host, parse_environment};
 use super::signals::signals;
 use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
 use crate::error_text::error_chain_text;
-use crate::ops::OpsServer;
+use crate::ops::{OpsArgs, OpsServer};
 use crate::outbox::{Outbox, SchemaError, Unreachable, is_outage};
 use crate::retry::RetryPolicy;
 use crate::sanitize;
@@ -110,19 +110,6 @@ pub(super) struct WorkerArgs {
     environment: Option<String>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Ops server")]
-struct OpsArgs {
-    /// The address of health, metrics and the dashboard, or `off`. With port 0, the worker takes a free port and logs it.
-    /// An address beyond loopback needs a token [default: 127.0.0.1:9090, if it is free]
-    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
-    ops_addr: Option<String>,
-
-    /// A file with the token for metrics and the dashboard. The worker reads the file again when it changes
-    #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
-    ops_token_file: Option<PathBuf>,
-}
-
 /// Longest time for the last traces and the close of connections, after the drain. The last stats and log lines take up to a
 /// second each. The supervisor's kill timeout must cover this sum.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -135,28 +122,18 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     raise_file_limit(&config);
     let shutdown = CancellationToken::new();
     // Before the connection to the database, so that the server shows why the worker waits.
-    let ops = OpsServer::start(
-        args.ops.ops_addr.as_deref().and_then(secret::given),
-        args.ops
-            .ops_token_file
-            .as_deref()
-            .and_then(secret::given_path),
-        shutdown.clone(),
-    )
-    .await?;
+    let ops = OpsServer::start(&args.ops, shutdown.clone()).await?;
     let work = async {
-        let shown = ops.as_ref().map(|ops| ops.state.clone());
-        let shown = shown.unwrap_or_default();
-        let opening = open(&args, &shown.waiting_for);
+        let opening = open(&args, &ops.state.waiting_for);
         let Some(outbox) = shutdown.run_until_cancelled(opening).await else {
             return Ok(());
         };
         let outbox = Arc::new(outbox?);
-        shown.outbox.set(Arc::clone(&outbox)).ok();
+        ops.state.outbox.set(Arc::clone(&outbox)).ok();
         let worked = Box::pin(worker::run(
             config,
             Arc::clone(&outbox),
-            Arc::clone(&shown.lanes),
+            Arc::clone(&ops.state.lanes),
             shutdown.clone(),
         ))
         .await;
@@ -166,9 +143,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
             }
         };
         let disconnect = async {
-            if let Some(ops) = &ops {
-                ops.stop().await;
-            }
+            ops.stop().await;
             outbox.close().await;
         };
         let close = async { tokio::join!(flush, disconnect) };
@@ -190,7 +165,7 @@ async fn open(args: &RunArgs, waiting_for: &Mutex<Option<String>>) -> anyhow::Re
             args.worker.database_connections,
             args.worker.database_connection_age,
         );
-        let outbox = args.database.connect_with(count, max_age).await?;
+        let outbox = args.database.connect(count, max_age).await?;
         outbox.check_objects().await?;
         Ok(outbox)
     };
@@ -251,16 +226,12 @@ fn raise_file_limit(config: &WorkerConfig) {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
     let needed = OTHER_FILES + connections as u64;
-    match rlimit::increase_nofile_limit(needed) {
-        Ok(limit) if limit < needed => tracing::warn!(
+    let is_enough = rlimit::increase_nofile_limit(needed).is_ok_and(|limit| limit >= needed);
+    if !is_enough {
+        tracing::warn!(
             event = "file_limit_capped",
-            limit,
             needed,
             "the limit of open files is too low for all calls in flight: raise the limit, or lower WORKER_MAX_IN_FLIGHT"
-        ),
-        Ok(_) => {}
-        Err(error) => {
-            tracing::warn!(event = "file_limit_failed", %error, "the limit of open files can't be raised");
-        }
+        );
     }
 }

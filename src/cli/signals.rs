@@ -1,8 +1,10 @@
 //! Handles signals of a process that serves. A signal without a handler would end the process at once and lose the outcomes of
 //! calls in flight.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use anyhow::Context;
-use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -80,13 +82,14 @@ impl Signals {
     }
 
     pub(crate) async fn next(&mut self) -> SignalKind {
-        let next = self.0.iter_mut().map(|(kind, stream)| {
-            Box::pin(async move {
-                stream.recv().await;
-                *kind
-            })
-        });
-        select_all(next).await.0
+        poll_fn(|context| {
+            let next = self.0.iter_mut().find_map(|(kind, stream)| {
+                let is_ready = stream.poll_recv(context).is_ready();
+                is_ready.then_some(*kind)
+            });
+            next.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 

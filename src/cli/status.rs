@@ -3,41 +3,25 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use clap::Args;
-
-use super::args::DatabaseArgs;
-use super::print::{advice, block, print_as};
+use super::args::ReadArgs;
+use super::print::{advice, block};
 use crate::advice as texts;
-use crate::outbox::{AppStatus, LaneState, LaneStatus, Pending};
-use crate::time_text::{duration, to_the_second};
+use crate::outbox::{AppStatus, LaneState, LaneStatus, Outbox, Pending};
+use crate::time_text::duration;
 
-/// Show the state of each app: its lane, workers, rate, pending and finished messages
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  worker status
-  watch worker status
-  worker status --json | jq '.[] | {app, pending, queue_wait_last_hour}'")]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    database: DatabaseArgs,
-
-    /// Print JSON: an array with an object for each app
-    #[arg(long)]
-    json: bool,
-}
-
-pub(super) async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let outbox = args.database.connect_migrated().await?;
-    // A standby takes no writes, so its last count stays.
-    outbox.refresh_queue_counts(Duration::ZERO).await.ok();
-    let apps = outbox.status().await?;
-    outbox.close().await;
-    print_as(args.json, &apps, |apps| {
+pub(super) async fn run(args: ReadArgs) -> anyhow::Result<()> {
+    let status = async |outbox: &Outbox| {
+        // A standby takes no writes, so its last count stays.
+        outbox.refresh_queue_counts(Duration::ZERO).await.ok();
+        outbox.status().await
+    };
+    let text = |apps: &Vec<AppStatus>| {
         if apps.is_empty() {
             return "no app has a message or a worker yet\n".into();
         }
         apps.iter().map(show).collect::<Vec<_>>().join("\n")
-    })
+    };
+    args.show(status, text).await
 }
 
 fn show(app: &AppStatus) -> String {
@@ -75,7 +59,8 @@ fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
         LaneState::Slowed => format!(
             "slowed to {:.0} calls/s by a 429 at {}",
             lane.rate_per_s,
-            lane.throttled_at.map_or_else(String::new, to_the_second)
+            lane.throttled_at
+                .map_or_else(String::new, |at| at.to_string())
         ),
         state => state.into_str().replace('_', " "),
     };

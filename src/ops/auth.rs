@@ -37,11 +37,10 @@ const HEADERS: [(&str, &str); 5] = [
 
 type Refusal = (StatusCode, &'static str);
 
-const NO_CREDENTIALS: Refusal = (
+const NO_RIGHT_TOKEN: Refusal = (
     StatusCode::UNAUTHORIZED,
-    "send the token as the password of HTTP Basic, or as Authorization: Bearer …\n",
+    "send the right token as the password of HTTP Basic, or as Authorization: Bearer …\n",
 );
-const WRONG_TOKEN: Refusal = (StatusCode::UNAUTHORIZED, "the token is wrong\n");
 const NO_TOKEN: Refusal = (
     StatusCode::SERVICE_UNAVAILABLE,
     "the file of WORKER_OPS_TOKEN_FILE has no usable token: see the worker's log\n",
@@ -141,11 +140,11 @@ fn check(token: Option<&OpsToken>, request: &Request) -> Result<Authenticated, R
     let Some(token) = token else {
         return Ok(Authenticated(true));
     };
-    let refusal = match (token.current(), header(headers, AUTHORIZATION)) {
-        (None, _) => NO_TOKEN,
-        (Some(_), None) => NO_CREDENTIALS,
-        (Some(token), Some(given)) if has_token(given, &token) => return Ok(Authenticated(true)),
-        (Some(_), Some(_)) => WRONG_TOKEN,
+    let given = header(headers, AUTHORIZATION).unwrap_or_default();
+    let refusal = match token.current() {
+        None => NO_TOKEN,
+        Some(token) if has_token(given, &token) => return Ok(Authenticated(true)),
+        Some(_) => NO_RIGHT_TOKEN,
     };
     // Probes have no token.
     let is_probe = matches!(request.uri().path(), "/healthz" | "/readyz");
@@ -345,10 +344,10 @@ mod tests {
                 assert_eq!(given(value), Ok(Authenticated(true)), "{path} {value}");
             }
             for value in &wrong {
-                assert_eq!(given(value), Err(WRONG_TOKEN), "{path} {value}");
+                assert_eq!(given(value), Err(NO_RIGHT_TOKEN), "{path} {value}");
             }
             let absent = with_token(&ask(Method::GET, path, &[]));
-            assert_eq!(absent, Err(NO_CREDENTIALS), "{path}");
+            assert_eq!(absent, Err(NO_RIGHT_TOKEN), "{path}");
         }
         for path in ["/healthz", "/readyz"] {
             for headers in [&[][..], &[("authorization", wrong[1].as_str())]] {

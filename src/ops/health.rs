@@ -2,12 +2,11 @@
 //! check, because another process could not send the app's messages either.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
 use hyper::StatusCode;
-use tokio::sync::Mutex;
 
 use super::OpsState;
 use super::auth::Authenticated;
@@ -20,15 +19,10 @@ const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
 /// although the monitoring pool may have no free connection.
 const RECENT: Duration = Duration::from_secs(5);
-/// Strangers may send probes, so probes share a check. Otherwise they could load the database.
-const FRESH_FOR: Duration = Duration::from_secs(1);
 const MAX_RECORDER_LAG: Duration = Duration::from_secs(5);
 const MAX_DETAIL_CHARS: usize = 300;
 
 type Check = Result<&'static str, String>;
-
-/// The last checks of the database and of its schema. The lock makes concurrent probes wait for one check.
-pub(super) type DatabaseChecks = Mutex<Option<(Instant, [Check; 2])>>;
 
 /// `GET /readyz`. A probe needs no token. Without one the response omits the details, because errors name hosts, users
 /// and apps.
@@ -73,6 +67,7 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
     last.is_some_and(|at| at.elapsed() < RECENT)
 }
 
+/// Checks the database and its schema.
 async fn database_checks(state: &OpsState) -> [Check; 2] {
     let Some(outbox) = state.outbox.get() else {
         let why = state.waiting_for.lock().clone();
@@ -80,18 +75,6 @@ async fn database_checks(state: &OpsState) -> [Check; 2] {
         let database = format!("not reached yet{why}");
         return [Err(database), Err("not checked yet".into())];
     };
-    let mut last = state.database_checks.lock().await;
-    if let Some((at, checks)) = &*last
-        && at.elapsed() < FRESH_FOR
-    {
-        return checks.clone();
-    }
-    let checks = query_database(outbox).await;
-    *last = Some((Instant::now(), checks.clone()));
-    checks
-}
-
-async fn query_database(outbox: &Outbox) -> [Check; 2] {
     let unavailable = |why: String| {
         if has_responded_lately(outbox) {
             Ok("available to the worker, without a free connection for this check")

@@ -41,9 +41,7 @@ macro_rules! describe {
 /// Starts to record the metrics of this process.
 pub(super) fn install() -> Result<PrometheusHandle, Box<dyn Error + Send + Sync>> {
     let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
-    let recorder = recorder.build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder)?;
+    let handle = recorder.install_recorder()?;
     describe! { describe_counter:
         CALLS "Calls of this process, by outcome."
         MESSAGES_FINISHED "Messages that this process finished, by status."
@@ -76,7 +74,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse 
     for lane in state.lanes.get().into_iter().flatten() {
         gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
     }
-    counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines());
+    counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines() as u64);
     Collector::default().collect();
     let process = state.metrics.as_ref().map(PrometheusHandle::render);
     let fleet = render_fleet(is_up, apps.as_deref().unwrap_or_default());

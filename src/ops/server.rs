@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use clap::Args;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::OpsToken;
 use super::{OpsState, metrics, router};
 use crate::config::UsageError;
+use crate::secret;
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
@@ -31,30 +33,45 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// The pause after the system has refused another socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-#[derive(Debug)]
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Ops server")]
+pub(crate) struct OpsArgs {
+    /// The address of health, metrics and the dashboard, or `off`. With port 0, the worker takes a free port and logs it.
+    /// An address beyond loopback needs a token [default: 127.0.0.1:9090, if it is free]
+    #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS")]
+    ops_addr: Option<String>,
+
+    /// A file with the token for metrics and the dashboard. The worker reads the file again when it changes
+    #[arg(long, env = "WORKER_OPS_TOKEN_FILE", value_name = "FILE")]
+    ops_token_file: Option<PathBuf>,
+}
+
+/// Serves nothing by default.
+#[derive(Debug, Default)]
 pub(crate) struct OpsServer {
     pub(crate) state: OpsState,
     #[cfg(feature = "dev")]
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Option<SocketAddr>,
     stopping: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl OpsServer {
-    /// Starts the server and the recording of metrics. Returns none if the address is `off`, or if the default address
-    /// is taken, because several workers may run on one host.
+    /// Starts the server and the recording of metrics, unless the address is `off`, or the default address is taken, because
+    /// several workers may run on one host.
     ///
     /// # Errors
     /// If the address or the token is invalid, if an explicit address is taken, or if other hosts could send requests
     /// without a token.
     pub(crate) async fn start(
-        address: Option<&str>,
-        token_file: Option<&Path>,
+        args: &OpsArgs,
         shutdown: CancellationToken,
-    ) -> Result<Option<Self>, UsageError> {
+    ) -> Result<Self, UsageError> {
+        let address = args.ops_addr.as_deref().and_then(secret::given);
         if address == Some("off") {
-            return Ok(None);
+            return Ok(Self::default());
         }
+        let token_file = args.ops_token_file.as_deref().and_then(secret::given_path);
         let token = token_file.map(OpsToken::in_file).transpose();
         let token = token.map_err(|why| {
             UsageError(format!(
@@ -86,7 +103,7 @@ impl OpsServer {
                     %error,
                     "the ops server can't listen at its default address: the worker runs without it. Set WORKER_OPS_ADDR to another address, or to `off`"
                 );
-                return Ok(None);
+                return Ok(Self::default());
             }
         };
         // Port 0 has become another port.
@@ -110,13 +127,13 @@ impl OpsServer {
         let router = router(state.clone());
         tasks.spawn(accept(listener, router, tasks.clone(), stopping.clone()));
         tracing::info!(event = "ops_server_started", %address, "ops server: http://{address}");
-        Ok(Some(Self {
+        Ok(Self {
             state,
             #[cfg(feature = "dev")]
-            address,
+            address: Some(address),
             stopping,
             tasks,
-        }))
+        })
     }
 
     /// Stops the server after the responses in progress.

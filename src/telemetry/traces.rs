@@ -4,12 +4,11 @@
 //! The SDK keeps spans in a bounded queue and drops spans that do not fit, so a slow collector never delays a send.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::proxy::matcher::Intercept;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry::{Context, KeyValue};
@@ -52,15 +51,21 @@ impl Traces {
     /// # Panics
     /// Outside of a Tokio runtime, because the runtime sends the spans.
     pub(crate) fn from_environment(instance: &str) -> Result<Option<Self>, UsageError> {
-        let Some(settings) = Settings::read(secret::variable)? else {
+        let Some((endpoint, ca_file)) = settings(secret::variable)? else {
             return Ok(None);
         };
-        let proxy = proxy_of(&settings.endpoint, secret::variable)?;
-        let collector = Collector::new(settings.ca_file.as_deref(), proxy)?;
+        let proxy = proxy_of(&endpoint, secret::variable)?;
+        let tls = tls_config(ca_file.as_deref())?.into();
+        let connector = https_connector(tls, proxy, EXPORT_TIMEOUT);
+        let collector = Collector {
+            client: HyperClient::new(connector, EXPORT_TIMEOUT, None),
+            runtime: Handle::current(),
+            failures: FailureLog::default(),
+        };
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
-            .with_endpoint(settings.endpoint.to_string())
+            .with_endpoint(endpoint.to_string())
             .with_http_client(collector)
             .build()
             .map_err(|error| UsageError(format!("traces can't be set up: {error}")))?;
@@ -113,18 +118,8 @@ struct Collector {
 }
 
 impl Collector {
-    /// # Errors
-    /// If the certificates can't be used.
-    fn new(ca_file: Option<&Path>, proxy: Option<Intercept>) -> Result<Self, UsageError> {
-        let connector = https_connector(tls_config(ca_file)?.into(), proxy, EXPORT_TIMEOUT);
-        Ok(Self {
-            client: HyperClient::new(connector, EXPORT_TIMEOUT, None),
-            runtime: Handle::current(),
-            failures: FailureLog::default(),
-        })
-    }
-
-    fn log(&self, failure: Option<String>) {
+    /// Logs a change between success and failure.
+    fn observe(&self, failure: Option<String>) {
         match failure {
             None if self.failures.succeeded() => tracing::info!(
                 event = "collector_restored",
@@ -148,7 +143,7 @@ impl HttpClient for Collector {
             .runtime
             .spawn(async move { client.send_bytes(request).await });
         let result = sending.await?;
-        self.log(match &result {
+        self.observe(match &result {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(format!(
                 "the collector answers HTTP {}",
@@ -163,54 +158,48 @@ impl HttpClient for Collector {
     }
 }
 
-/// The variables that the SDK does not read itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Settings {
-    endpoint: Uri,
-    ca_file: Option<PathBuf>,
-}
-
-impl Settings {
-    fn read(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, UsageError> {
-        let is_set_to =
-            |name, value: &str| get(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
-        if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
-            return Ok(None);
-        }
-        let (variable, endpoint) = match (get(TRACES_ENDPOINT), get(ENDPOINT)) {
-            (Some(endpoint), _) => (TRACES_ENDPOINT, endpoint),
-            // The standard says that this endpoint serves all signals, and that each signal appends its path.
-            (None, Some(all)) => (ENDPOINT, format!("{}/v1/traces", all.trim_end_matches('/'))),
-            (None, None) => return Ok(None),
-        };
-        let of_traces = |name: &str| {
-            get(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
-                .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
-        };
-        if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
-            return Err(UsageError(format!(
-                "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
-            )));
-        }
-        // The error does not show the endpoint, because it may contain a password.
-        let endpoint = endpoint.parse().ok().filter(is_server).ok_or_else(|| {
-            UsageError(format!(
-                "{variable} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
-            ))
-        })?;
-        Ok(Some(Self {
-            endpoint,
-            ca_file: of_traces("CERTIFICATE").map(PathBuf::from),
-        }))
+/// The endpoint and the file of certificates, from the variables that the SDK does not read itself.
+fn settings(
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<Option<(Uri, Option<PathBuf>)>, UsageError> {
+    let is_set_to =
+        |name, value: &str| get(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+    if is_set_to("OTEL_SDK_DISABLED", "true") || is_set_to("OTEL_TRACES_EXPORTER", "none") {
+        return Ok(None);
     }
+    let (variable, endpoint) = match (get(TRACES_ENDPOINT), get(ENDPOINT)) {
+        (Some(endpoint), _) => (TRACES_ENDPOINT, endpoint),
+        // The standard says that this endpoint serves all signals, and that each signal appends its path.
+        (None, Some(all)) => (ENDPOINT, format!("{}/v1/traces", all.trim_end_matches('/'))),
+        (None, None) => return Ok(None),
+    };
+    let of_traces = |name: &str| {
+        get(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
+            .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
+    };
+    if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
+        return Err(UsageError(format!(
+            "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
+        )));
+    }
+    // The error does not show the endpoint, because it may contain a password.
+    let endpoint = endpoint.parse().ok().filter(is_server).ok_or_else(|| {
+        UsageError(format!(
+            "{variable} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
+        ))
+    })?;
+    Ok(Some((
+        endpoint,
+        of_traces("CERTIFICATE").map(PathBuf::from),
+    )))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(variables: &[(&str, &str)]) -> Result<Option<Settings>, UsageError> {
-        Settings::read(|name| {
+    fn read(variables: &[(&str, &str)]) -> Result<Option<(Uri, Option<PathBuf>)>, UsageError> {
+        settings(|name| {
             let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
             Some((*value).to_owned())
         })
@@ -237,8 +226,8 @@ mod tests {
             (ENDPOINT, "https://a/otlp/", "https://a/otlp/v1/traces"),
             (TRACES_ENDPOINT, "http://a:4318/in", "http://a:4318/in"),
         ] {
-            let settings = read(&[(variable, given)]).expect("right").expect("on");
-            assert_eq!(settings.endpoint, endpoint);
+            let (found, _) = read(&[(variable, given)]).expect("right").expect("on");
+            assert_eq!(found, endpoint);
         }
     }
 

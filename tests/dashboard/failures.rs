@@ -1,4 +1,4 @@
-//! The failure groups, and the action that sends a group again.
+//! The failure groups.
 
 use serde_json::json;
 
@@ -19,50 +19,16 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
         "no response within 15s",
         ": Service Unavailable",
         &format!("href=\"/messages/{example}\""),
-        "20 <button type=\"button\"",
     ];
     let page = dashboard.shows("/failures", &parts).await;
     let found = page.matches("<td class=\"number\">20</td>").count();
-    assert_eq!(found, 6, "{page}");
+    assert_eq!(found, 7, "{page}");
     let rejected = "/failures?outcome=rejected&app=default";
     let rejected = dashboard.shows(rejected, &["no such user"]).await;
     assert!(!rejected.contains("no answer"), "{rejected}");
     dashboard
         .shows("/failures?app=other", &["None of these calls matches"])
         .await;
-}
-
-#[tokio::test]
-async fn an_operator_sends_exactly_one_group_again() {
-    let world = World::new().await;
-    fixtures::messages_of_all_states(&world, 20).await;
-    let changes = "error = 'another one' where id in (select id from signaling.outbox
-                   where status = 'failed' order by id limit 5)";
-    world.set_messages(changes).await;
-    let dashboard = Dashboard::of(&world).await;
-    let page = dashboard.page("/failures").await;
-    let (_, form) = page
-        .split_once("action=\"/actions/retry-group\">")
-        .expect("an action");
-    let form = form.split("</form>").next().expect("an end");
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for field in form.split("<input type=\"hidden\" name=\"").skip(1) {
-        let (name, rest) = field.split_once("\" value=\"").expect("a value");
-        let value = rest.split('"').next().expect("an end");
-        query.append_pair(name, &value.replace("&quot;", "\""));
-    }
-    let (form, retry) = (query.finish(), "/actions/retry-group");
-    let found = world.count("status = 'failed'").await;
-    assert_eq!(found, 20, "a GET changes nothing");
-
-    let left = "status = 'failed' and error = 'another one'";
-    for _ in 0..2 {
-        let next = dashboard.post(retry, &form).await;
-        let page = dashboard.shows(&next, &["no such user"]).await;
-        assert!(!page.contains("action=\"/actions/retry-group\""), "{page}");
-        assert_eq!(world.count("status = 'failed'").await, 5);
-        assert_eq!(world.count(left).await, 5);
-    }
 }
 
 #[tokio::test]

@@ -79,7 +79,7 @@ async fn the_overview_names_live_dead_and_stepped_aside_workers() {
     let parts = [
         "<td>1.2.3</td>",
         "<td>1.3.0</td>",
-        "has stepped aside since <time>2026-01-31T12:00:00.000Z</time>",
+        "has stepped aside since <time>2026-01-31T12:00:00Z</time>",
         "“HTTP 401”",
         "check the worker's credentials and its network",
         ">dead</span>",

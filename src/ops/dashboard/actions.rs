@@ -7,11 +7,10 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::failures::SPAN;
 use super::layout::PageError;
 use super::messages::given;
 use super::{OpsState, outbox};
-use crate::outbox::{AdminError, FailureKey, RetryFilter, STATEMENT_TIMEOUT};
+use crate::outbox::{RetryFilter, STATEMENT_TIMEOUT};
 
 /// Written to the lane as the operator's name.
 const BY: &str = "dashboard";
@@ -49,9 +48,6 @@ pub(super) struct Fields {
     reason: String,
     limit: String,
     id: i64,
-    outcome: String,
-    http_status: Option<i32>,
-    error: Option<String>,
 }
 
 pub(super) async fn act(
@@ -90,26 +86,6 @@ pub(super) async fn act(
             let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
             retry.await?;
             shown = format!("/messages/{id}");
-        }
-        "retry-group" => {
-            let key = FailureKey {
-                app,
-                outcome: fields.outcome,
-                http_status: fields.http_status,
-                error: fields.error,
-            };
-            let ids = outbox.failed_messages(&key, SPAN).await;
-            let ids = ids.map_err(AdminError::Database)?;
-            let filter = RetryFilter {
-                app: Some(key.app),
-                statuses: vec!["failed".into()],
-                http_statuses: key.http_status.map(|status| vec![status]),
-                ids: Some(ids),
-                ..RetryFilter::default()
-            };
-            let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
-            retry.await?;
-            shown = "/failures".into();
         }
         _ => {
             let error = format!("there is no action {action}");

@@ -6,14 +6,14 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::format;
 use super::layout::{self, PageError};
 use super::message::http_status;
 use super::messages::{Form, field, given};
-use super::{actions, format};
 use crate::ops::OpsState;
-use crate::outbox::{FailureGroup, MAX_CALLS_LOOKED_AT, MAX_RETRIED};
+use crate::outbox::{FailureGroup, MAX_CALLS_LOOKED_AT};
 
-pub(super) const SPAN: Duration = Duration::from_hours(24);
+const SPAN: Duration = Duration::from_hours(24);
 
 pub(super) async fn show(
     State(state): State<OpsState>,
@@ -28,7 +28,8 @@ pub(super) async fn show(
             "Failed calls of the last 24 hours"
             @if let Some(app) = &app { ", of " b { (app) } }
             @if let Some(outcome) = &outcome { ", with the outcome " b { (format::words(outcome)) } }
-            ". The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps at most."
+            ". The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps at most. "
+            code { "worker retry" } " sends messages again that failed for good."
             @if app.is_some() || outcome.is_some() { " " a href="/failures" { "Show all" } "." }
         }
         @if !groups.is_empty() {
@@ -51,48 +52,20 @@ pub(super) async fn show(
 fn table(groups: &[FailureGroup]) -> Markup {
     let columns = html! {
         th { "Error" } th { "Outcome" } th { "App" } th.number { "Calls" } th.number { "Messages" }
-        th { "Last" } th { "Failed for good" }
+        th { "Last" } th.number { "Failed for good" }
     };
-    let rows = html! { @for group in groups { (row(group)) } };
+    let rows = html! {
+        @for group in groups {
+            tr {
+                th.text scope="row" { (http_status(group.http_status)) (group.error.as_deref().unwrap_or("no error text")) }
+                td { (format::state(&group.outcome)) }
+                td.name { (group.app) }
+                td.number { (format::number(group.calls)) }
+                td.number { (format::number(group.messages)) }
+                td { (format::when(group.last_at, group.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
+                td.number { (format::number(group.failed)) }
+            }
+        }
+    };
     format::list("Failures, the most frequent first", &columns, &rows)
-}
-
-fn row(group: &FailureGroup) -> Markup {
-    let key = &group.key;
-    html! {
-        tr {
-            th.text scope="row" { (http_status(key.http_status)) (key.error.as_deref().unwrap_or("no error text")) }
-            td { (format::state(&key.outcome)) }
-            td.name { (key.app) }
-            td.number { (format::number(group.calls)) }
-            td.number { (format::number(group.messages)) }
-            td { (format::when(group.last_at, group.now)) ", " a href=(format!("/messages/{}", group.example_id)) { "message " (group.example_id) } }
-            td {
-                @if group.failed.is_empty() { span.dim { "none" } }
-                @else { (format::number(group.failed.len())) " " (retry(group)) }
-            }
-        }
-    }
-}
-
-fn retry(group: &FailureGroup) -> Markup {
-    let key = &group.key;
-    let status = key.http_status.map(|status| status.to_string());
-    let mut target = vec![("app", key.app.as_str()), ("outcome", &key.outcome)];
-    target.extend(status.as_deref().map(|status| ("http_status", status)));
-    target.extend(key.error.as_deref().map(|error| ("error", error)));
-    let consequence = html! {
-        p {
-            "These are the messages of " b { (key.app) } " that failed within the last 24 hours with" (http_status(key.http_status))
-            @match &key.error {
-                Some(error) => { " “" (error) "”, " },
-                None => " no error text, ",
-            }
-            "at most the newest " (format::number(MAX_RETRIED)) ". "
-            "Each message gets all its attempts back, and loses an expiry that has passed. "
-            "Retries take a fifth of the app's slots while first attempts are due."
-        }
-    };
-    let name = format!("messages like {}", group.example_id);
-    actions::button("retry-group", "Retry", &name, &target, &consequence)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::pace::DbTime;
-use crate::{message_text, time_text};
+use crate::time_text;
 
 /// The style sheet gives each tone a colour, and a sign for readers who can't tell the colours apart.
 pub(super) fn badge(tone: &str, text: &str) -> Markup {
@@ -73,7 +73,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 pub(super) fn time(at: DbTime) -> Markup {
-    html! { time { (message_text::at(at)) } }
+    html! { time { (at.floor(Duration::from_millis(1))) } }
 }
 
 /// The distance of a time from now. The time itself is a tooltip.

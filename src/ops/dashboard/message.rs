@@ -38,7 +38,7 @@ pub(super) async fn show(
                 h2 #history { "History" }
                 ol.timeline {
                     @for (when, what) in timeline(&detail) {
-                        li { p.dim { (when) } @for line in what.lines() { p.text { (line.trim()) } } }
+                        li { p.dim { (format::time(when)) } @for line in what.lines() { p.text { (line.trim()) } } }
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::format;
 use super::layout::{self, PageError};
 use super::message::http_status;
 use crate::ops::OpsState;
-use crate::outbox::{MessageFilter, MessageLine, MessagePage, PAGE_ROWS, PENDING, STATES};
+use crate::outbox::{MessageFilter, MessagePage, PAGE_ROWS, PENDING, STATES};
 use crate::pace::DbTime;
 use crate::{sanitize, time_text};
 
@@ -55,8 +55,7 @@ pub(super) async fn show(
         @if page.rows.is_empty() {
             p.panel {
                 @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
-                @else if before.is_some() { "No more messages match." }
-                @else if filter == MessageFilter::default() { "There are no messages yet." }
+                @else if before.is_none() && filter == MessageFilter::default() { "There are no messages yet." }
                 @else { "No message matches." }
             }
         } @else {
@@ -125,29 +124,26 @@ fn table(page: &MessagePage) -> Markup {
         th { "Id" } th { "State" } th { "To" } th.wide { "From" } th.wide { "App" }
         th.number { "Calls" } th { "Inserted" } th { "Last result" }
     };
-    let rows = html! { @for row in &page.rows { (line(row)) } };
-    format::list("Messages, newest first", &columns, &rows)
-}
-
-fn line(row: &MessageLine) -> Markup {
-    let now = row.now;
-    html! {
-        tr {
-            th scope="row" { a href=(format!("/messages/{}", row.id)) { (row.id) } }
-            td { (format::state(&row.state)) }
-            td.name { (recipient(row.destination.as_deref(), row.channel_name.as_deref())) }
-            td.name.wide { (row.sender) }
-            td.name.wide { (row.app) }
-            td.number { (row.attempts) }
-            td { (format::when(row.created_at, now)) }
-            td.text {
-                (http_status(row.http_status))
-                @if let Some(error) = &row.error { (error) }
-                @if let Some(next) = row.next_attempt_at.filter(|next| *next > now) { span.dim { " next call " (format::when(next, now)) } }
-                @else if let Some(finished) = row.finished_at.filter(|_| row.error.is_none()) { span.dim { " " (format::when(finished, now)) } }
+    let rows = html! {
+        @for row in &page.rows {
+            tr {
+                th scope="row" { a href=(format!("/messages/{}", row.id)) { (row.id) } }
+                td { (format::state(&row.state)) }
+                td.name { (recipient(row.destination.as_deref(), row.channel_name.as_deref())) }
+                td.name.wide { (row.sender) }
+                td.name.wide { (row.app) }
+                td.number { (row.attempts) }
+                td { (format::when(row.created_at, row.now)) }
+                td.text {
+                    (http_status(row.http_status))
+                    @if let Some(error) = &row.error { (error) }
+                    @if let Some(next) = row.next_attempt_at.filter(|next| *next > row.now) { span.dim { " next call " (format::when(next, row.now)) } }
+                    @else if let Some(finished) = row.finished_at.filter(|_| row.error.is_none()) { span.dim { " " (format::when(finished, row.now)) } }
+                }
             }
         }
-    }
+    };
+    format::list("Messages, newest first", &columns, &rows)
 }
 
 pub(super) fn recipient(destination: Option<&str>, channel: Option<&str>) -> Markup {

@@ -63,10 +63,6 @@ async fn pages_and_actions_use_no_connection_of_the_lanes() {
         ("limit", "app=default&limit=42"),
         ("cancel", "id=1"),
         ("retry", "id=2"),
-        (
-            "retry-group",
-            "app=default&outcome=rejected&http_status=404&error=no+such+user",
-        ),
     ] {
         let request = Request::post(format!("/actions/{action}"));
         let done = status(&router, request, form).await;
@@ -77,7 +73,7 @@ async fn pages_and_actions_use_no_connection_of_the_lanes() {
             .fetch_all(&mut producer)
             .await
             .unwrap();
-    assert_eq!(statuses, ["cancelled", "pending", "pending"]);
+    assert_eq!(statuses, ["cancelled", "pending", "failed"]);
 
     producer.close().await.unwrap();
     outbox.close().await;

@@ -10,25 +10,17 @@ use crate::pace::DbTime;
 /// Only the newest failed calls count: at 490 failures/s, those of 20 seconds.
 pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
 const MAX_GROUPS: i64 = 100;
-/// A retry of a group takes at most so many messages, the newest ones.
-pub(crate) const MAX_RETRIED: usize = 5_000;
 
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub(crate) struct FailureKey {
+#[derive(Debug, FromRow)]
+pub(crate) struct FailureGroup {
     pub(crate) app: String,
     pub(crate) outcome: String,
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
-}
-
-#[derive(Debug, FromRow)]
-pub(crate) struct FailureGroup {
-    #[sqlx(flatten)]
-    pub(crate) key: FailureKey,
     pub(crate) calls: i64,
     pub(crate) messages: i64,
-    /// Messages that ended as `failed`, with this error as their last. Newest first.
-    pub(crate) failed: Vec<i64>,
+    /// Messages that ended as `failed`, with this error as their last.
+    pub(crate) failed: i64,
     pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
     pub(crate) now: DbTime,
@@ -50,19 +42,5 @@ impl Outbox {
             .bind(MAX_GROUPS)
             .bind(outcome);
         self.read_rows(groups).await
-    }
-
-    /// The newest messages of a group that have ended as `failed`.
-    pub(crate) async fn failed_messages(
-        &self,
-        key: &FailureKey,
-        span: Duration,
-    ) -> Result<Vec<i64>, sqlx::Error> {
-        let (app, outcome) = (Some(&*key.app), Some(&*key.outcome));
-        let groups = self.failures(app, outcome, span).await?;
-        let group = groups.into_iter().find(|group| group.key == *key);
-        let mut failed = group.map(|group| group.failed).unwrap_or_default();
-        failed.truncate(MAX_RETRIED);
-        Ok(failed)
     }
 }

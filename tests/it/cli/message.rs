@@ -140,7 +140,7 @@ async fn message_shows_the_next_step_and_its_obstacle() {
         "{waits}"
     );
     let waits = next(scheduled).await;
-    assert_contains(&waits, &["first call is due at 2100-01-01T00:00:00.000Z"]);
+    assert_contains(&waits, &["first call is due at 2100-01-01T00:00:00Z"]);
     let is_sent = next(sending).await;
     assert!(
         is_sent.starts_with("some-worker has claimed the message"),
@@ -314,6 +314,6 @@ async fn a_payload_is_shown_without_control_characters() {
         .insert(peer(json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"})))
         .await;
     let told = text(&world, id, &["--payload"]).await;
-    assert!(told.contains(r"\u{1b}[2Jgrüße\nnext: everything"), "{told}");
+    assert!(told.contains("[2Jgrüßenext: everything"), "{told}");
     assert!(!told.contains('\u{1b}'), "{told}");
 }

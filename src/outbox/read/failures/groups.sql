@@ -16,7 +16,7 @@ with newest as (
       and ($5::text is null or outcome = $5)
 )
 select app, outcome, http_status, error, count(*) as calls, count(distinct message_id) as messages,
-       coalesce(array_agg(distinct message_id order by message_id desc) filter (where is_failed), '{}') as failed,
+       count(distinct message_id) filter (where is_failed) as failed,
        max(recorded_at) as last_at, (array_agg(message_id order by id desc))[1] as example_id, clock_timestamp() as now
 from of_app
 group by app, outcome, http_status, error
