@@ -113,7 +113,7 @@ impl Command {
         match self {
             // The output belongs to the command that `worker dev` runs.
             #[cfg(feature = "dev")]
-            Self::Dev(args) if args.has_command() => "warn",
+            Self::Dev(args) if !args.command.is_empty() => "warn",
             _ => "info",
         }
     }

@@ -78,8 +78,7 @@ impl Timing {
         self.lease.unwrap_or(default)
     }
 
-    /// # Errors
-    /// If a call could outlast its lease.
+    /// Fails if a call could outlast its lease.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         let (lease, request_timeout) = (self.lease(), self.request_timeout);
         let needed = request_timeout + HORIZON + TOLERANCE + LEASE_MARGIN;

@@ -58,13 +58,7 @@ pub(crate) struct DevArgs {
 
     /// A command to run, with the database and the simulated API in its environment
     #[arg(last = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
-}
-
-impl DevArgs {
-    pub(crate) fn has_command(&self) -> bool {
-        !self.command.is_empty()
-    }
+    pub(crate) command: Vec<OsString>,
 }
 
 /// The exit code of shells for a command that can't be started.
@@ -73,7 +67,6 @@ const NOT_STARTED: u8 = 127;
 const KILLED_BY_SIGNAL: i32 = 128;
 const DATABASE: &str = "dev";
 const APP_ID: &str = "dev-app";
-/// The key and the secret of the simulated API.
 const API_KEY: &str = "dev";
 /// The fault of each run: the first call of each message to such a receiver fails.
 const FLAKY: &str = "500:destination=flaky-,first_calls=1";
@@ -150,7 +143,6 @@ async fn run_on(
     code
 }
 
-/// All that `worker dev` runs beside Postgres.
 struct Services {
     outbox: Arc<Outbox>,
     simulator: Simulator,
@@ -168,7 +160,7 @@ impl Services {
         let stopping = CancellationToken::new();
         let mut ops = OpsServer::default();
         // A command ends before anyone could open the dashboard, and its port is the same for all runs.
-        if !args.has_command() {
+        if args.command.is_empty() {
             ops = OpsServer::start(&OpsArgs::default(), stopping.clone()).await?;
         }
         ops.state.outbox.set(Arc::clone(&outbox)).ok();

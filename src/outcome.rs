@@ -133,9 +133,7 @@ pub(crate) struct DeliveryPolicy {
     /// Failed attempts before this one that were not charged.
     #[sqlx(try_from = "i32")]
     pub(crate) uncharged: u32,
-    /// Start of the first failed attempt.
     pub(crate) failing_since: Option<DbTime>,
-    /// Limits charged attempts.
     #[sqlx(try_from = "i32")]
     pub(crate) max_attempts: u32,
     pub(crate) at_most_once: bool,

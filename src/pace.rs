@@ -3,16 +3,12 @@
 //! ARCHITECTURE.md shows why no sliding second holds more calls than the limit.
 
 pub(crate) mod clock;
-mod coalesce;
 mod db_time;
-mod lookahead;
 mod permit;
 mod shared_clock;
 
 pub(crate) use clock::{ClockStep, DbClock};
-pub(crate) use coalesce::coalesced_starts;
 pub(crate) use db_time::DbTime;
-pub(crate) use lookahead::Lookahead;
 pub(crate) use permit::{ClaimedSlot, Late, SendPermit};
 pub(crate) use shared_clock::SharedClock;
 
@@ -24,9 +20,97 @@ pub(crate) const TOLERANCE: Duration = Duration::from_millis(10);
 /// change of the lane at once.
 pub(crate) const HORIZON: Duration = Duration::from_millis(150);
 
+/// The time from a claim's own time on the database's clock to the arrival of its rows. Without a lookahead of that length,
+/// a slow claim would miss its first slot by more than the tolerance, and every later claim would do the same.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lookahead(pub(crate) Duration);
+
+/// A claim that takes less is in time for a slot at its own time.
+const IN_TIME: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
+
+impl Lookahead {
+    /// With the horizon, this stays below a second, because slots further ahead mean that the API has asked for a pause. A
+    /// worker sends nothing while each claim takes longer.
+    pub(crate) const MAX: Duration = Duration::from_millis(800);
+
+    /// Takes in the time of a claim. The next claim may take a quarter longer.
+    pub(crate) fn observe(&mut self, took: Duration) {
+        let faded = self.0 * 7 / 8;
+        let enough = (took * 5 / 4).saturating_sub(IN_TIME);
+        self.0 = enough.max(faded).min(Self::MAX);
+    }
+}
+
+/// The longest delay of a call after its slot so that it starts with later calls. At 490 a second, two start together. Each
+/// wake-up costs a process more than the rest of a call. The rest of [`TOLERANCE`] is for a busy machine.
+const MAX_DELAY: Duration = Duration::from_millis(3);
+
+/// The starts of calls with these slots in order. Calls that can wait for one another start in the last of their slots.
+pub(crate) fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
+    let mut starts = Vec::with_capacity(slots.len());
+    while let Some(&first) = slots.get(starts.len()) {
+        let rest = &slots[starts.len()..];
+        let together = rest.partition_point(|slot| *slot <= first + MAX_DELAY);
+        starts.extend(std::iter::repeat_n(rest[together - 1], together));
+    }
+    starts
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_database_nearby_needs_none() {
+        let mut lookahead = Lookahead::default();
+        lookahead.observe(4 * MS);
+        assert_eq!(lookahead.0, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slow_claim_counts_at_once_and_is_forgotten_little_by_little() {
+        let mut lookahead = Lookahead::default();
+        lookahead.observe(40 * MS);
+        assert_eq!(lookahead.0, 45 * MS);
+        lookahead.observe(20 * MS);
+        assert_eq!(lookahead.0, 45 * MS * 7 / 8);
+        for _ in 0..30 {
+            lookahead.observe(MS);
+        }
+        assert!(lookahead.0 < MS);
+        lookahead.observe(90_000 * MS);
+        assert_eq!(lookahead.0, Lookahead::MAX);
+    }
+
+    fn starts_us(slots_us: &[i64]) -> Vec<i64> {
+        let slots: Vec<_> = slots_us.iter().copied().map(DbTime::from_micros).collect();
+        coalesced_starts(&slots)
+            .into_iter()
+            .map(DbTime::as_micros)
+            .collect()
+    }
+
+    #[test]
+    fn calls_close_together_start_at_once_and_none_before_its_slot() {
+        assert_eq!(
+            starts_us(&[0, 2_040, 4_080, 6_120, 8_160]),
+            [2_040, 2_040, 6_120, 6_120, 8_160]
+        );
+        assert_eq!(
+            starts_us(&[0, 1, 2, 3_000, 3_001]),
+            [3_000, 3_000, 3_000, 3_000, 3_001]
+        );
+    }
+
+    #[test]
+    fn calls_far_apart_start_in_their_slots() {
+        assert_eq!(starts_us(&[0, 20_000, 40_000]), [0, 20_000, 40_000]);
+        assert_eq!(starts_us(&[]), [0_i64; 0]);
+    }
 
     /// Slots a second for a limit of calls in any sliding second, as `signaling.slot_rate` has it.
     fn slot_rate(limit_per_s: f64) -> f64 {

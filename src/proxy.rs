@@ -1,13 +1,7 @@
 //! Reads the proxy for the API and for the collector of traces from the usual environment variables.
 //!
-//! | Target | Variables, the first that is not empty |
-//! |---|---|
-//! | `https://` | `HTTPS_PROXY`, `https_proxy`, `ALL_PROXY`, `all_proxy` |
-//! | `http://` | `http_proxy`, `ALL_PROXY`, `all_proxy` |
-//!
-//! `HTTP_PROXY` in capitals is ignored, as curl ignores it: a web server that starts programs sets it from a header of
-//! the request. `NO_PROXY` or `no_proxy` lists hosts, domains and networks that the worker connects directly. The worker
-//! always connects loopback addresses directly.
+//! The worker ignores `HTTP_PROXY` in capitals, as curl does: a web server that starts programs sets this variable from a
+//! header of the request.
 
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -18,10 +12,7 @@ use crate::secret;
 /// A proxy elsewhere would connect its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
-/// The proxy for a target; none if the worker connects the target directly.
-///
-/// # Errors
-/// If the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
+/// The proxy for a target; none if the worker connects the target directly. Fails if the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
 /// operator wanted. The error does not show the value, because the value may contain a password.
 pub(crate) fn proxy_of(
     target: &Uri,

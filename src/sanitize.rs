@@ -35,7 +35,6 @@ pub(crate) fn read_file(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a text in UTF-8 like [`read_file`].
 pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> io::Result<String> {
     String::from_utf8(read_file(path, max_bytes)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))

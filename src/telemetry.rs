@@ -126,9 +126,7 @@ pub(crate) fn dropped_lines() -> usize {
 }
 
 /// Sets up the log, which includes panics.
-///
-/// # Errors
-/// If the filter is invalid, or the log is set up already.
+/// Fails if the filter is invalid, or the log is set up already.
 pub(crate) fn init(
     filter: &str,
     format: LogFormat,

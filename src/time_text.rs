@@ -26,7 +26,6 @@ pub(crate) fn parse(text: &str) -> Result<DbTime, &'static str> {
     Ok(time)
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
 /// Keeps computed times far within their range.
 const MAX_DURATION_DAYS: u32 = 30;
 const MAX_RETENTION_DAYS: u32 = 3_653;
@@ -35,7 +34,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     parse_days(text, MAX_DURATION_DAYS)
 }
 
-/// For a setting that must not be zero.
 pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration < Duration::from_millis(1) {
@@ -55,7 +53,7 @@ pub(crate) fn parse_retention(text: &str) -> Result<Duration, String> {
 
 fn parse_days(text: &str, max_days: u32) -> Result<Duration, String> {
     match humantime::parse_duration(given(text).unwrap_or_default()) {
-        Ok(duration) if duration <= DAY * max_days => Ok(duration),
+        Ok(duration) if duration <= Duration::from_hours(24) * max_days => Ok(duration),
         Ok(_) => Err(format!("it is longer than {max_days} days")),
         Err(_) => Err(
             "it is not a duration: write a number with its unit, like 200ms, 15s, 12h or 30d"

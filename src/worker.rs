@@ -44,7 +44,6 @@ pub(crate) use restart::TASK_PANICS;
 use restart::{count_panics, restart_after_panics};
 
 const DATABASE_RETRY: Duration = Duration::from_secs(1);
-const MAX_LOGGED_ALIASES_CHARS: usize = 500;
 /// How long a shutdown waits for the last stats to be saved, and for the worker to leave the registry.
 const LAST_STATEMENTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lanes that open concurrently. In sequence, a thousand apps would wait for a thousand round trips.
@@ -72,10 +71,8 @@ pub(crate) enum WorkerError {
     },
 }
 
-/// The parts of a process that all its tasks use.
 struct Process {
     shared: Arc<Shared>,
-    /// By app.
     lanes: BTreeMap<String, Arc<Lane>>,
     /// The same after a restart of the reporter. With a new one, this worker would count twice.
     id: Uuid,
@@ -83,9 +80,7 @@ struct Process {
 
 /// Sends messages until `shutdown` is cancelled. The worker then claims nothing more, releases messages that are not sent,
 /// and records the outcomes of those in flight.
-///
-/// # Errors
-/// If the worker can't start, or if the drain timeout ends before all outcomes are recorded.
+/// Fails if the worker can't start, or if the drain timeout ends before all outcomes are recorded.
 pub(crate) async fn run(
     mut config: WorkerConfig,
     outbox: Arc<Outbox>,
@@ -115,7 +110,7 @@ pub(crate) async fn run(
         event = "worker_started",
         worker = shared.config.name,
         version = env!("CARGO_PKG_VERSION"),
-        apps = sanitize::text(&apps.join(", "), MAX_LOGGED_ALIASES_CHARS),
+        apps = sanitize::text(&apps.join(", "), 500),
         pooler = shared.outbox.has_pooler(),
         traces = shared.config.traces.is_some(),
         "worker started"

@@ -7,17 +7,16 @@ use crate::outbox::{AppStatus, LaneState};
 const SUBJECT: &str = "lane";
 
 pub(crate) fn environment(environment: Option<&str>) -> Finding {
-    const SUBJECT: &str = "environment";
     match environment {
         Some(name) => Finding::ok(
-            SUBJECT,
+            "environment",
             format!("{name}; on a copy of this database, workers of another environment refuse the messages"),
         ),
         None => Finding {
             advice: Some(
                 "set WORKER_ENVIRONMENT, such as production, on all workers: otherwise a worker on a copy of this database sends the pending messages again".into(),
             ),
-            ..Finding::ok(SUBJECT, "none is set")
+            ..Finding::ok("environment", "none is set")
         },
     }
 }

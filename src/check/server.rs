@@ -10,7 +10,7 @@ const MIN_VERSION: i32 = 140_000;
 /// A round trip that slows claims down.
 const FAR_AWAY: Duration = Duration::from_millis(20);
 /// With this difference, the API may reject a token as expired or not yet valid.
-const CLOCKS_DIFFER: time::Duration = time::Duration::minutes(1);
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 pub(crate) fn server(
     address: &str,
@@ -69,11 +69,9 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
     const SUBJECT: &str = "wakeups";
     let prepared = facts.max_prepared_transactions;
     match facts.notify.as_deref() {
-        _ if pooler => Finding::ok(SUBJECT, "none: behind a pooler, workers poll"),
-        Some("off") => Finding::ok(
-            SUBJECT,
-            "none: signaling.notify is off, so idle workers poll every 200 ms",
-        ),
+        notify if pooler || notify == Some("off") => {
+            Finding::ok(SUBJECT, "none: idle workers poll every 200 ms")
+        }
         notify if prepared > 0 && notify != Some("on") => Finding::warn(
             SUBJECT,
             format!(
@@ -89,17 +87,11 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
 }
 
 pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
-    let ahead = latency.host_ahead;
-    let found = format!(
-        "this host's minus the database's is {:+.3} s",
-        ahead.as_seconds_f64()
-    );
-    if ahead.abs() > CLOCKS_DIFFER {
-        return Finding::warn(
-            "clock",
-            found,
-            "synchronise both clocks by NTP: the database's clock decides when messages are due, and this host's clock dates the tokens from AGORA_APP_CERTIFICATE",
-        );
+    let differ_by = latency.clocks_differ_by;
+    let found = format!("{:.3} s from the database's", differ_by.as_secs_f64());
+    if differ_by > CLOCKS_DIFFER {
+        let advice = "synchronise both clocks by NTP: the database's clock decides when messages are due, and this host's clock dates the tokens from AGORA_APP_CERTIFICATE";
+        return Finding::warn("clock", found, advice);
     }
     Finding::ok("clock", found)
 }

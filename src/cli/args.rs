@@ -39,6 +39,7 @@ impl DatabaseArgs {
             .database_url_file
             .as_deref()
             .and_then(secret::given_path);
+        let is_set = |variable| secret::variable(variable).is_some();
         match (url, file) {
             (Some(url), None) => Ok(Some(SecretSource::value(url))),
             (None, Some(file)) => Ok(Some(SecretSource::File(file.into()))),
@@ -60,8 +61,7 @@ impl DatabaseArgs {
         Outbox::connect(self.url()?, max_connections, max_age).await
     }
 
-    /// # Errors
-    /// If the database can't be reached, or its schema is older than this binary needs.
+    /// Fails if the database can't be reached, or its schema is older than this binary needs.
     pub(super) async fn connect_migrated(&self) -> anyhow::Result<Outbox> {
         let outbox = self.connect(1, DEFAULT_MAX_AGE).await?;
         outbox.check_schema().await?;
@@ -92,10 +92,6 @@ impl ReadArgs {
         outbox.close().await;
         print_as(self.json, &found, text)
     }
-}
-
-fn is_set(variable: &str) -> bool {
-    secret::variable(variable).is_some()
 }
 
 const MAX_ENVIRONMENT_CHARS: usize = 64;

@@ -65,20 +65,14 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
     let printed = print_as(args.json, &findings, |findings| {
         findings.iter().map(line).collect()
     });
-    let failures = findings
-        .iter()
-        .filter(|finding| is_failure(finding))
-        .count();
+    let is_failure = |finding: &&Finding| finding.level == Level::Fail;
+    let failures = findings.iter().filter(is_failure).count();
     anyhow::ensure!(
         failures == 0,
         "{failures} of {} checks failed",
         findings.len()
     );
     printed
-}
-
-fn is_failure(finding: &Finding) -> bool {
-    finding.level == Level::Fail
 }
 
 fn line(finding: &Finding) -> String {
@@ -175,9 +169,9 @@ async fn check_schema(
     findings: &mut Vec<Finding>,
 ) -> Result<bool, sqlx::Error> {
     let version = schema::version(outbox.check_schema().await, user);
-    let is_usable = !is_failure(&version);
+    let level = version.level;
     findings.push(version);
-    if !is_usable {
+    if level == Level::Fail {
         return Ok(false);
     }
     let damage = outbox.schema_damage().await?;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use clap_mangen::Man;
 
 use super::Cli;
 use super::print::print;
@@ -30,24 +29,16 @@ pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     print(script)
 }
 
-/// Print the manual page, or write one for each command
+/// Write a manual page for each command
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  worker man | man -l -
-  worker man --dir /usr/local/share/man/man1     then: man worker-run")]
+#[command(after_help = "Example:\n  worker man /usr/local/share/man/man1     then: man worker-run")]
 pub(super) struct ManArgs {
-    /// Write a page for each command into this directory, instead: worker.1, worker-run.1 and so on
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    /// The directory for worker.1, worker-run.1 and so on
+    dir: PathBuf,
 }
 
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<()> {
-    let command = Cli::command().disable_help_subcommand(true);
-    let Some(dir) = &args.dir else {
-        let mut page = Vec::new();
-        Man::new(command).render(&mut page)?;
-        return print(page);
-    };
+    let (command, dir) = (Cli::command().disable_help_subcommand(true), &args.dir);
     fs::create_dir_all(dir).with_context(|| format!("{} can't be made", dir.display()))?;
     clap_mangen::generate_to(command, dir)
         .with_context(|| format!("the pages can't be written into {}", dir.display()))

@@ -39,9 +39,7 @@ pub(super) fn messages(count: i64) -> String {
 
 /// Prints a text. A closed pipe is no error, because a reader like `head` may stop early: the command finishes its work,
 /// and the exit code reports that work.
-///
-/// # Errors
-/// If standard output can't be written, as on a full disk.
+/// Fails if standard output can't be written, as on a full disk.
 pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     // Without a flush, an error would be lost when the process ends.
@@ -57,9 +55,6 @@ pub(crate) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
 }
 
 /// Prints the report of a change. An operator whose disk is full must not take a missing report for a missing change.
-///
-/// # Errors
-/// As [`print`].
 pub(super) fn report(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     print(text).context("the command took effect, but its report could not be written")
 }

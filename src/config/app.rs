@@ -161,7 +161,6 @@ struct ConfigFile {
 
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Reads the tables `[apps.NAME]` of a TOML file.
 fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, UsageError> {
     let wrong = |why: String| UsageError(format!("the configuration {} {why}", path.display()));
     let text = sanitize::read_text_file(path, MAX_FILE_BYTES)
@@ -208,8 +207,7 @@ impl RawApp {
         self
     }
 
-    /// # Errors
-    /// The first mistake in the settings, with the app's name.
+    /// The error is the first mistake in the settings, with the app's name.
     pub(crate) fn check(self, alias: &str) -> Result<AppConfig, UsageError> {
         self.trimmed().into_app(alias).map_err(|error| {
             let alias = sanitize::text(alias, 64);

@@ -63,8 +63,7 @@ pub(crate) struct OpsToken {
 }
 
 impl OpsToken {
-    /// # Errors
-    /// If the file has no usable token.
+    /// Fails if the file has no usable token.
     pub(super) fn in_file(path: &Path) -> Result<Self, String> {
         let token = Self {
             source: SecretSource::File(path.into()),

@@ -67,7 +67,6 @@ pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
     last.is_some_and(|at| at.elapsed() < RECENT)
 }
 
-/// Checks the database and its schema.
 async fn database_checks(state: &OpsState) -> [Check; 2] {
     let Some(outbox) = state.outbox.get() else {
         let why = state.waiting_for.lock().clone();

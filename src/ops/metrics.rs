@@ -38,7 +38,6 @@ macro_rules! describe {
     };
 }
 
-/// Starts to record the metrics of this process.
 pub(super) fn install() -> Result<PrometheusHandle, Box<dyn Error + Send + Sync>> {
     let recorder = PrometheusBuilder::new().set_buckets(&BOUNDS_S)?;
     let handle = recorder.install_recorder()?;

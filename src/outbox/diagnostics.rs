@@ -26,11 +26,11 @@ pub(crate) struct ServerDiagnostics {
     pub(crate) notify: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct DatabaseLatency {
     pub(crate) round_trip: Duration,
-    /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
-    pub(crate) host_ahead: time::Duration,
+    /// With an error of up to half of the round trip.
+    pub(crate) clocks_differ_by: Duration,
 }
 
 /// The limit on connections that leaves the least to the workers.
@@ -126,8 +126,6 @@ pub(crate) const DATABASE_COLLATION: FaultCheck = FaultCheck {
 pub(crate) const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 
 const REINDEX: &str = "as the tables' owner, run `reindex table concurrently` for outbox, lane and the other tables of signaling, then";
-const ROUND_TRIPS: usize = 5;
-
 impl Outbox {
     pub(crate) async fn server_diagnostics(&self) -> Result<ServerDiagnostics, sqlx::Error> {
         self.read_row(query(include_str!("diagnostics/server.sql")))
@@ -138,23 +136,16 @@ impl Outbox {
         self.read_rows(query(check.query)).await
     }
 
-    /// The fastest of several round trips.
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
-            let mut fastest: Option<DatabaseLatency> = None;
-            for _ in 0..ROUND_TRIPS {
-                let asked = Moment::now();
-                let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
-                let round_trip = asked.instant.elapsed();
-                let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
-                let ahead_us = host.as_micros().saturating_sub(shown.as_micros());
-                let latency = DatabaseLatency {
-                    round_trip,
-                    host_ahead: time::Duration::microseconds(ahead_us),
-                };
-                fastest = Some(fastest.map_or(latency, |fastest| fastest.min(latency)));
-            }
-            fastest.ok_or(sqlx::Error::RowNotFound)
+            let asked = Moment::now();
+            let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
+            let round_trip = asked.instant.elapsed();
+            let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
+            Ok(DatabaseLatency {
+                round_trip,
+                clocks_differ_by: host.since(shown).max(shown.since(host)),
+            })
         })
         .await
     }

@@ -75,9 +75,7 @@ impl DbPool {
     }
 
     /// Calls a function of the schema within the default deadline.
-    ///
-    /// # Errors
-    /// If the call fails, or has no response in time. The server may have carried it out all the same.
+    /// Fails if the call fails, or has no response in time. The server may have carried it out all the same.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
         let server = STATEMENT_TIMEOUT + SERVER_GRACE;
         self.call_within(STATEMENT_TIMEOUT, server, call).await

@@ -57,9 +57,7 @@ impl Servers {
     }
 
     /// Connects to a server. Of several hosts, to one that takes writes.
-    ///
-    /// # Errors
-    /// If no host can be used. The error has the reason for each host.
+    /// Fails if no host can be used. The error has the reason for each host.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.connect_with_options()
             .await
@@ -185,7 +183,6 @@ fn options(parameters: &Parameters, host: &Host) -> Result<PgConnectOptions, sql
         .disable_statement_logging())
 }
 
-/// The error for a host that can't be used.
 fn unusable(why: String) -> sqlx::Error {
     io::Error::new(io::ErrorKind::HostUnreachable, why).into()
 }

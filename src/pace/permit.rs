@@ -25,7 +25,6 @@ pub(crate) enum Late {
     Released,
 }
 
-/// The slot of a claimed message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClaimedSlot {
     /// The earliest start of the call.

@@ -79,7 +79,6 @@ impl SharedClock {
         self.last_step.subscribe()
     }
 
-    /// The end of the claim pause after the last step.
     pub(crate) fn no_claims_until(&self) -> Option<Instant> {
         Some(self.get()?.stepped_at? + CLAIM_PAUSE)
     }

@@ -47,9 +47,7 @@ impl Client {
 
     /// The request with its credentials, for the host of a connection. An attempt prepares it before the slot, so that the
     /// call starts in the slot.
-    ///
-    /// # Errors
-    /// If a secret can't be read, or the credentials are for another sender.
+    /// Fails if a secret can't be read, or the credentials are for another sender.
     pub(crate) fn prepare(
         &self,
         message: &Message,
@@ -77,9 +75,7 @@ impl Client {
     }
 
     /// Makes one call. At most one request leaves this process, also if the call fails.
-    ///
-    /// # Errors
-    /// If no response came. The error says whether the request may have arrived.
+    /// Fails if no response came. The error says whether the request may have arrived.
     pub(crate) async fn send(
         &self,
         _permit: SendPermit,

@@ -102,9 +102,7 @@ impl Client {
     }
 
     /// A connection that is ready, to the first host in order that can be connected.
-    ///
-    /// # Errors
-    /// [`CallFailure::NotSent`] if no host can be connected in time.
+    /// [`CallFailure::NotSent`]: no host can be connected in time.
     pub(crate) async fn connection(&self) -> Result<Connection, CallFailure> {
         let order = self.hosts.lock().order(Instant::now());
         let mut first_failure = None;

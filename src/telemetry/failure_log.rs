@@ -5,19 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Remembers whether the present failure is logged. The caller logs: each failure has its own event and level.
 #[derive(Debug, Default)]
-pub(crate) struct FailureLog {
-    is_logged: AtomicBool,
-}
+pub(crate) struct FailureLog(AtomicBool);
 
 impl FailureLog {
     /// Takes in a failure. True if the caller has to log it: the first failure since the start or the last success.
     pub(crate) fn failed(&self) -> bool {
-        !self.is_logged.swap(true, Ordering::Relaxed)
+        !self.0.swap(true, Ordering::Relaxed)
     }
 
     /// Takes in a success. True if the failure before it was logged, so that the log may show its end.
     pub(crate) fn succeeded(&self) -> bool {
-        self.is_logged.swap(false, Ordering::Relaxed)
+        self.0.swap(false, Ordering::Relaxed)
     }
 
     /// Takes in a result. Returns the error if the caller has to log it.

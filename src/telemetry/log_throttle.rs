@@ -6,17 +6,14 @@ use parking_lot::Mutex;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Admits one line in an interval, and counts the lines between.
+/// Admits one line in an interval: when the last line was logged, and the number of lines suppressed since then.
 #[derive(Debug, Default)]
-pub(crate) struct LogThrottle {
-    /// When the last line was logged, and the lines suppressed since then.
-    last: Mutex<(Option<Instant>, u64)>,
-}
+pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
 impl LogThrottle {
     /// Returns the number of lines suppressed since the last line if the caller may log now, and None otherwise.
     pub(crate) fn admit(&self) -> Option<u64> {
-        let mut last = self.last.lock();
+        let mut last = self.0.lock();
         let (logged_at, suppressed) = &mut *last;
         if logged_at.is_some_and(|at| at.elapsed() < INTERVAL) {
             *suppressed += 1;
@@ -38,7 +35,7 @@ mod tests {
         for _ in 0..1_000 {
             assert_eq!(log_throttle.admit(), None);
         }
-        log_throttle.last.lock().0 = Instant::now().checked_sub(INTERVAL);
+        log_throttle.0.lock().0 = Instant::now().checked_sub(INTERVAL);
         assert_eq!(log_throttle.admit(), Some(1_000));
     }
 }

@@ -118,7 +118,6 @@ struct Collector {
 }
 
 impl Collector {
-    /// Logs a change between success and failure.
     fn observe(&self, failure: Option<String>) {
         match failure {
             None if self.failures.succeeded() => tracing::info!(

@@ -106,7 +106,6 @@ impl ClaimLoop {
         self.orphaned_claims.release(&self.lane).await;
     }
 
-    /// Returns how many messages the loop may claim.
     async fn wait_for_capacity(&self) -> usize {
         let lane = &self.lane;
         self.wait_for_recorder().await;

@@ -7,7 +7,6 @@ use metrics::counter;
 use super::Process;
 use super::panic_point::panic_point;
 
-/// Counts steps of the database's clock.
 pub(crate) const CLOCK_STEPS: &str = "signaling_database_clock_steps_total";
 
 pub(super) async fn run(process: Arc<Process>) {

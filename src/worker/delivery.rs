@@ -54,7 +54,6 @@ impl From<CredentialError> for Unsent {
     }
 }
 
-/// The record, and a report if an attempt was made.
 type Finished = (Record, Option<AttemptReport>);
 
 /// Sends a claimed message at `start_at` or later, and passes its record to the recorder. A panic fails this attempt only.

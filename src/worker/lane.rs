@@ -206,7 +206,6 @@ impl Lane {
         self.polls.lock().claimed(from, batch);
     }
 
-    /// The loop is idle after this claim.
     pub(super) fn idle(&self, batch: &Batch) {
         let now = Instant::now();
         self.polls.lock().idle(batch, now);

@@ -45,7 +45,6 @@ async fn poll_forever(process: &Process) {
     }
 }
 
-/// Polls some lanes in one statement.
 async fn poll(process: &Process, lanes: &[&Arc<Lane>], renews_wakeup: bool) {
     let shared = &process.shared;
     let began = Instant::now();

@@ -8,7 +8,6 @@ use futures_util::FutureExt;
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-/// Counts panics. Label: `task`.
 pub(crate) const TASK_PANICS: &str = "signaling_task_panics_total";
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -33,7 +33,6 @@ pub(super) async fn run(process: &Process) {
     }
 }
 
-/// Counts the pending messages of the fleet.
 pub(super) async fn count(process: Arc<Process>) {
     let failures = FailureLog::default();
     loop {

@@ -38,7 +38,6 @@ pub(super) fn sentence(text: &str) -> String {
     format!("{}{rest}{end}", first.to_uppercase())
 }
 
-/// A table in a panel.
 pub(super) fn list(name: &str, columns: &Markup, rows: &Markup) -> Markup {
     html! {
         div.panel.scroll role="region" aria-label=(name) tabindex="0" {

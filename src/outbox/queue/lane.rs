@@ -37,7 +37,6 @@ pub(crate) enum LaneOpening {
     },
 }
 
-/// When the next messages of an app are due.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct NextDue {
     pub(crate) at: DbTime,

@@ -10,7 +10,7 @@ use crate::outbox::{Claimed, Outbox, column};
 use crate::outcome::{Fault, FinalStatus};
 use crate::pace::DbTime;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     pub(crate) id: i64,
     /// The claim that has to have the message still.
@@ -46,10 +46,7 @@ impl Record {
             id: claimed.id,
             claim_id: claimed.claim_id,
             original_due_at: claimed.original_due_at,
-            retry_at: None,
-            status: None,
-            call: None,
-            error: None,
+            ..Self::default()
         }
     }
 

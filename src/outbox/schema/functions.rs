@@ -12,7 +12,6 @@ macro_rules! functions {
     };
 }
 
-/// The name and the text of each function.
 pub(super) const FUNCTIONS: &[(&str, &str)] = functions! {
     add_minute_stats adopt assert_duration assert_session calls can_notify cancel change_each check_message choose_due
     choose_probe claim count_pending delete_finished end_overdue expire hold is_duration is_refusal is_refused is_slow

@@ -125,7 +125,6 @@ async fn run(
     Ok(lines)
 }
 
-/// Repeats some work while it gets no lock.
 async fn repeat_without_lock<T>(
     connection: &mut PgConnection,
     work: &str,

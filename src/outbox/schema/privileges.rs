@@ -32,7 +32,6 @@ fn names(list: &str) -> Vec<&str> {
     list.split_whitespace().collect()
 }
 
-/// A name as an identifier of SQL.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -8,7 +8,6 @@ use crate::worker::lane::Lane;
 
 /// The pause after a claim that took all messages except those for crowded destinations.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
-/// Longer than any wait.
 const FOREVER: Duration = Duration::from_secs(3600);
 
 /// When more messages may be due: the lane claims again when half of the horizon is free. None if the worker has taken all
@@ -26,7 +25,6 @@ pub(super) fn next_claim_at(batch: &Batch, lookahead: Lookahead, avoids: bool) -
     }
 }
 
-/// Waits until the lane must claim.
 pub(super) async fn wait(claim_at: Option<DbTime>, lane: &Lane) {
     let Some(at) = claim_at else {
         return Box::pin(idle(lane)).await;

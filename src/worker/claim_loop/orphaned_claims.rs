@@ -12,7 +12,6 @@ const MAX_CLAIMS: usize = 32;
 /// A statement that a network has delayed may reach the server late, so the worker releases a claim for one lease.
 const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
-/// The claims, each with the end of its lease.
 #[derive(Debug, Default)]
 pub(super) struct OrphanedClaims {
     claims: Vec<(Uuid, Instant)>,

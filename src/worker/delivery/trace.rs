@@ -1,10 +1,11 @@
 //! Records the span of an attempt, or of a message that ended without one, after the fact and with times of the database's
 //! clock, as in the row. A span contains no payload, sender or destination.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use opentelemetry::trace::{Span, SpanKind, Status, Tracer};
 use opentelemetry::{KeyValue, Value};
+use time::OffsetDateTime;
 
 use crate::outbox::{Claimed, Record};
 use crate::outcome::FinalStatus;
@@ -93,6 +94,5 @@ fn failure_of(record: &Record) -> Option<&'static str> {
 }
 
 fn wall(at: DbTime) -> SystemTime {
-    let since_1970 = Duration::from_micros(u64::try_from(at.as_micros()).unwrap_or(0));
-    SystemTime::UNIX_EPOCH + since_1970
+    OffsetDateTime::from(at).into()
 }

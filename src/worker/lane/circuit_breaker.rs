@@ -95,7 +95,6 @@ pub(crate) enum Transition {
     Throttle,
 }
 
-/// How many messages a worker may claim now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allowance {
     Claim(usize),

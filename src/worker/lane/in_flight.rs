@@ -63,7 +63,6 @@ impl InFlight {
         }
     }
 
-    /// How many more messages a claim may take.
     pub(crate) fn free(&self) -> usize {
         let of_one_claim = (self.max * 3 / CROWDED_SHARE).max(1);
         self.max.saturating_sub(self.count()).min(of_one_claim)

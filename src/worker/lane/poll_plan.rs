@@ -87,7 +87,6 @@ impl PollPlan {
         self.held_until.or(self.next_due_at)
     }
 
-    /// The loop is idle after this claim.
     pub(crate) fn idle(&mut self, batch: &Batch, now: Instant) {
         let is_found_by_polls = batch.wakeup == Wakeup::Off && !batch.messages.is_empty();
         if is_found_by_polls || batch.wakeup == Wakeup::New {

@@ -56,7 +56,7 @@ async fn a_message_whose_success_is_refused_is_called_no_more_than_max_attempts(
     assert!(worker.logged("record_refused") > 0);
     let line = worker.log_line("record_refused");
     assert!(
-        line.contains("ZX001") && line.contains("worker check"),
+        line.contains("ZX001") && line.contains("signaling.outbox"),
         "{line}"
     );
     assert!(!line.contains("poison"), "{line}");
@@ -204,14 +204,18 @@ async fn a_message_whose_claim_a_trigger_skips_is_reported_by_log_and_commands()
             &message.stdout,
             &[
                 "refuses to change the message",
-                "worker check",
+                "\\d signaling.outbox",
                 "worker resume default",
             ][..],
         ),
         (&json.stdout, &["\"refused_until\": \""]),
         (
             &status.stdout,
-            &["refused    1: ", "worker check", "worker resume default"],
+            &[
+                "refused    1: ",
+                "\\d signaling.outbox",
+                "worker resume default",
+            ],
         ),
     ] {
         assert_contains(text, phrases);
