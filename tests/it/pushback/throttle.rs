@@ -73,7 +73,7 @@ async fn a_retry_after_may_be_an_http_date() {
     world.until_all_final().await;
 
     let first: OffsetDateTime = world
-        .ask("select min(sent_at) from signaling.outbox where payload <> 'warm-up'")
+        .ask("select min(sent_at) from signaling.outbox where payload <> 'first'")
         .await;
     let late = first - asked;
     assert!(
