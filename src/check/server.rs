@@ -69,9 +69,8 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
     const SUBJECT: &str = "wakeups";
     let prepared = facts.max_prepared_transactions;
     match facts.notify.as_deref() {
-        notify if pooler || notify == Some("off") => {
-            Finding::ok(SUBJECT, "none: idle workers poll every 200 ms")
-        }
+        _ if pooler => Finding::ok(SUBJECT, "none behind a pooler: workers poll"),
+        Some("off") => Finding::ok(SUBJECT, "none, as signaling.notify is off: workers poll"),
         notify if prepared > 0 && notify != Some("on") => Finding::warn(
             SUBJECT,
             format!(

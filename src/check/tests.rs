@@ -82,8 +82,8 @@ fn prepared_transactions_disable_notifications_unless_a_setting_objects() {
     for (prepared, notify, pooler, level, phrase) in [
         (0, None, false, Level::Ok, "inserts notify"),
         (0, Some(""), false, Level::Ok, "inserts notify"),
-        (0, Some("off"), false, Level::Ok, "every 200 ms"),
-        (9, Some("off"), false, Level::Ok, "every 200 ms"),
+        (0, Some("off"), false, Level::Ok, "signaling.notify is off"),
+        (9, Some("off"), false, Level::Ok, "signaling.notify is off"),
         (9, Some("on"), false, Level::Ok, "inserts notify"),
         (9, None, true, Level::Ok, "behind a pooler"),
         (9, None, false, Level::Warn, "alter database shop set"),
