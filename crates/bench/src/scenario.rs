@@ -91,7 +91,7 @@ const TARGETS: [Target; 23] = [
     counted("statements_per_message", 0.130),
     counted("transactions_per_message", 0.131),
     counted("wal_bytes_per_message", 985.0),
-    counted("instructions_per_message", 243_338.0),
+    counted("instructions_per_message", 161_526.0),
 ];
 
 /// A bound that a measurement should keep. A missing value misses the bound.
