@@ -1,8 +1,9 @@
 //! A call of one of the schema's functions, as a prepared statement or as text.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgTypeInfo};
 use sqlx::types::JsonValue;
 use sqlx::{Arguments, Postgres, Type};
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use crate::pace::DbTime;
 pub(in crate::outbox) struct Call {
     pub(super) function: &'static str,
     /// Name, type and value of each argument. None is null.
-    arguments: Vec<(&'static str, String, Option<String>)>,
+    arguments: Vec<(&'static str, PgTypeInfo, Option<String>)>,
 }
 
 impl Call {
@@ -29,8 +30,9 @@ impl Call {
         name: &'static str,
         value: &T,
     ) -> Self {
-        let type_name = T::type_info().to_string();
-        self.arguments.push((name, type_name, value.text()));
+        let mut text = String::new();
+        let text = value.write(&mut text).then_some(text);
+        self.arguments.push((name, T::type_info(), text));
         self
     }
 
@@ -55,28 +57,26 @@ impl Call {
     }
 
     fn statement(&self, value: impl Fn(usize, Option<&str>) -> String) -> String {
-        let arguments = self.arguments.iter().enumerate();
-        let arguments: Vec<String> = arguments
-            .map(|(place, (name, type_name, text))| {
-                let value = value(place, text.as_deref());
-                format!("{name} => {value}::{type_name}")
-            })
-            .collect();
-        let (function, arguments) = (self.function, arguments.join(", "));
-        format!("select * from signaling.{function}({arguments})")
+        let mut statement = format!("select * from signaling.{}(", self.function);
+        for (place, (name, type_info, text)) in self.arguments.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            let value = value(place, text.as_deref());
+            write!(statement, "{comma}{name} => {value}::{type_info}").ok();
+        }
+        statement + ")"
     }
 }
 
 pub(in crate::outbox) trait Text {
-    /// The value as Postgres reads it. None for null.
-    fn text(&self) -> Option<String>;
+    /// Writes the value as Postgres reads it. False for null.
+    fn write(&self, text: &mut String) -> bool;
 }
 
 macro_rules! text_by_display {
     ($($type:ty)*) => {
         $(impl Text for $type {
-            fn text(&self) -> Option<String> {
-                Some(self.to_string())
+            fn write(&self, text: &mut String) -> bool {
+                write!(text, "{self}").is_ok()
             }
         })*
     };
@@ -85,38 +85,53 @@ macro_rules! text_by_display {
 text_by_display! { &str String bool i32 i64 f64 Uuid JsonValue }
 
 impl Text for DbTime {
-    fn text(&self) -> Option<String> {
+    fn write(&self, text: &mut String) -> bool {
         // RFC 3339 has no other years. A clamped scan position would pass over messages that are due before year 1.
-        Some(if self.is_within_years_1_to_9999() {
-            self.to_string()
+        if self.is_within_years_1_to_9999() {
+            write!(text, "{self}").is_ok()
         } else if self.as_micros() < 0 {
-            "-infinity".to_owned()
+            "-infinity".write(text)
         } else {
-            "infinity".to_owned()
-        })
+            "infinity".write(text)
+        }
     }
 }
 
 impl Text for Duration {
-    fn text(&self) -> Option<String> {
-        Some(format!("{} microseconds", self.as_micros()))
+    fn write(&self, text: &mut String) -> bool {
+        write!(text, "{} microseconds", self.as_micros()).is_ok()
     }
 }
 
 impl<T: Text> Text for Option<T> {
-    fn text(&self) -> Option<String> {
-        self.as_ref()?.text()
+    fn write(&self, text: &mut String) -> bool {
+        self.as_ref().is_some_and(|value| value.write(text))
     }
 }
 
 impl<T: Text> Text for Vec<T> {
-    fn text(&self) -> Option<String> {
-        let element = |element: &T| match element.text() {
-            Some(text) => format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\"")),
-            None => "null".to_owned(),
-        };
-        let elements: Vec<String> = self.iter().map(element).collect();
-        Some(format!("{{{}}}", elements.join(",")))
+    fn write(&self, text: &mut String) -> bool {
+        let mut element_text = String::new();
+        let mut separator = '{';
+        for element in self {
+            text.push(separator);
+            separator = ',';
+            element_text.clear();
+            if element.write(&mut element_text) {
+                text.push('"');
+                for c in element_text.chars() {
+                    if matches!(c, '"' | '\\') {
+                        text.push('\\');
+                    }
+                    text.push(c);
+                }
+                text.push('"');
+            } else {
+                text.push_str("null");
+            }
+        }
+        text.push_str(if self.is_empty() { "{}" } else { "}" });
+        true
     }
 }
 
@@ -131,15 +146,16 @@ mod tests {
                 .with("app", &r"it's a \ test")
                 .with("probe", &None::<Uuid>)
                 .with("counts", &vec![1_i64, 2])
+                .with("ids", &Vec::<i64>::new())
                 .with("errors", &vec![Some(r#"say "no" \"#), None])
         };
         assert_eq!(
             call().prepared().0,
-            "select * from signaling.hold(app => $1::text::TEXT, probe => $2::text::UUID, counts => $3::text::INT8[], errors => $4::text::TEXT[])"
+            "select * from signaling.hold(app => $1::text::TEXT, probe => $2::text::UUID, counts => $3::text::INT8[], ids => $4::text::INT8[], errors => $5::text::TEXT[])"
         );
         assert_eq!(
             call().literal(),
-            r#"select * from signaling.hold(app => E'it''s a \\ test'::TEXT, probe => null::UUID, counts => E'{"1","2"}'::INT8[], errors => E'{"say \\"no\\" \\\\",null}'::TEXT[])"#
+            r#"select * from signaling.hold(app => E'it''s a \\ test'::TEXT, probe => null::UUID, counts => E'{"1","2"}'::INT8[], ids => E'{}'::INT8[], errors => E'{"say \\"no\\" \\\\",null}'::TEXT[])"#
         );
     }
 }

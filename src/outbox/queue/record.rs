@@ -100,12 +100,12 @@ impl Outbox {
             charged = column(records, is_charged),
             sent_at = call_column(records, |call| Some(call.sent_at)),
             http_statuses = call_column(records, |call| call.http_status.map(i32::from)),
-            request_ids = call_column(records, |call| call.request_id.clone()),
-            errors = column(records, |record| record.error.clone()),
+            request_ids = call_column(records, |call| call.request_id.as_deref()),
+            errors = column(records, |record| record.error.as_deref()),
             outcomes = call_column(records, |call| call.outcome),
             durations = call_column(records, |call| Some(call.duration)),
             faults = call_column(records, |call| call.fault.map(<&str>::from)),
-            evidences = call_column(records, |call| call.evidence.clone()),
+            evidences = call_column(records, |call| call.evidence.as_deref()),
             one_by_one = one_by_one,
         );
         let recorder = &self.recorder;
