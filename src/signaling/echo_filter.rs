@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use foldhash::fast::RandomState;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::message::Payload;
@@ -47,7 +48,8 @@ fn shares_run(text: &[u8], hidden: &str, run: usize) -> bool {
     if run < MIN_HIDDEN || text.len() < run {
         return false;
     }
-    let seen: HashSet<&[u8]> = text.windows(run).collect();
+    // With the standard hasher, this set took a tenth of a message's instructions.
+    let seen: HashSet<&[u8], RandomState> = text.windows(run).collect();
     hidden.windows(run).any(|window| seen.contains(window))
 }
 

@@ -57,7 +57,8 @@ impl Call {
     }
 
     fn statement(&self, value: impl Fn(usize, Option<&str>) -> String) -> String {
-        let mut statement = format!("select * from signaling.{}(", self.function);
+        let mut statement = String::with_capacity(1_024);
+        write!(statement, "select * from signaling.{}(", self.function).ok();
         for (place, (name, type_info, text)) in self.arguments.iter().enumerate() {
             let comma = if place == 0 { "" } else { ", " };
             let value = value(place, text.as_deref());
@@ -111,7 +112,7 @@ impl<T: Text> Text for Option<T> {
 
 impl<T: Text> Text for Vec<T> {
     fn write(&self, text: &mut String) -> bool {
-        let mut element_text = String::new();
+        let mut element_text = String::with_capacity(64);
         let mut separator = '{';
         for element in self {
             text.push(separator);
