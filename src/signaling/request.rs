@@ -1,7 +1,7 @@
 //! The request of one call.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::message::Message;
 
@@ -12,24 +12,44 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+#[derive(Serialize)]
+struct Body<'m> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_name: Option<&'m str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    destination: Option<&'m str>,
+    enable_historical_messaging: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    enable_offline_messaging: Option<bool>,
+    payload: &'m str,
+}
+
+/// The size of a body without its payload.
+const USUAL_FRAME_BYTES: usize = 256;
+
 /// The path with the query, and the body as JSON.
-pub(super) fn path_and_body(app_id: &str, message: &Message) -> (String, String) {
+pub(super) fn path_and_body(app_id: &str, message: &Message) -> (String, Vec<u8>) {
     let app_id = utf8_percent_encode(app_id, SEGMENT);
     let sender = utf8_percent_encode(&message.sender, SEGMENT);
-    let mut body = json!({
-        "enable_historical_messaging": message.enable_historical_messaging,
-        "payload": message.payload.as_str(),
-    });
-    let kind = if message.destination.is_some() {
-        body["destination"] = message.target().into();
-        body["enable_offline_messaging"] = message.enable_offline_messaging.into();
+    let is_peer = message.destination.is_some();
+    let body = Body {
+        channel_name: message.channel_name.as_deref(),
+        destination: message.destination.as_deref(),
+        enable_historical_messaging: message.enable_historical_messaging,
+        enable_offline_messaging: is_peer.then_some(message.enable_offline_messaging),
+        payload: message.payload.as_str(),
+    };
+    // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
+    let mut json = Vec::with_capacity(body.payload.len() + USUAL_FRAME_BYTES);
+    // Texts and booleans are always written.
+    serde_json::to_writer(&mut json, &body).ok();
+    let kind = if is_peer {
         format!("peer_messages?wait_for_ack={}", message.wait_for_ack)
     } else {
-        body["channel_name"] = message.target().into();
         "channel_messages".to_owned()
     };
     let path = format!("/dev/v2/project/{app_id}/rtm/users/{sender}/{kind}");
-    (path, body.to_string())
+    (path, json)
 }
 
 #[cfg(test)]
@@ -58,7 +78,7 @@ mod tests {
             "/dev/v2/project/876922cbca0098dff4323566daa89675/rtm/users/userA/peer_messages?wait_for_ack=true"
         );
         assert_eq!(
-            body,
+            String::from_utf8_lossy(&body),
             r#"{"destination":"userB","enable_historical_messaging":false,"enable_offline_messaging":false,"payload":"Hello"}"#
         );
     }
@@ -76,7 +96,7 @@ mod tests {
             "/dev/v2/project/id/rtm/users/a%20b%2B%23%3F%25/channel_messages"
         );
         assert_eq!(
-            body,
+            String::from_utf8_lossy(&body),
             r#"{"channel_name":"channelA","enable_historical_messaging":false,"payload":"Hello"}"#
         );
     }
