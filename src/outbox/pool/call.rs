@@ -30,7 +30,7 @@ impl Call {
         name: &'static str,
         value: &T,
     ) -> Self {
-        let mut text = String::new();
+        let mut text = String::with_capacity(64);
         let text = value.write(&mut text).then_some(text);
         self.arguments.push((name, T::type_info(), text));
         self
