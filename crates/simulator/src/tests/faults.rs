@@ -31,24 +31,8 @@ async fn drop_takes_the_message_and_drop_before_does_not() {
     assert_eq!(simulator.ledger().summary().duplicates, 1);
 }
 
-#[tokio::test]
-async fn a_dropped_connection_gets_no_byte_of_a_response() {
-    let simulator = started(&["drop"]).await;
-    let mut stream = TcpStream::connect(simulator.address).await.unwrap();
-    let body = r#"{"destination":"bob","payload":"hello"}"#;
-    let request = format!(
-        "POST /dev/v2/project/app/rtm/users/alice/peer_messages HTTP/1.1\r\nhost: s\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut response = Vec::new();
-    stream.read_to_end(&mut response).await.unwrap();
-    assert!(response.is_empty(), "{response:?}");
-}
-
-#[tokio::test]
-async fn a_half_body_ends_early_and_garbage_is_not_json() {
-    let simulator = started(&["half_body:count=1", "garbage"]).await;
+/// All bytes that the simulator writes until it closes the connection.
+async fn raw_response(simulator: &Simulator) -> String {
     let mut stream = TcpStream::connect(simulator.address).await.unwrap();
     let body = r#"{"destination":"bob","payload":"hello"}"#;
     let request = format!(
@@ -58,6 +42,20 @@ async fn a_half_body_ends_early_and_garbage_is_not_json() {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut response = String::new();
     stream.read_to_string(&mut response).await.unwrap();
+    response
+}
+
+#[tokio::test]
+async fn a_dropped_connection_gets_no_byte_of_a_response() {
+    let simulator = started(&["drop"]).await;
+    let response = raw_response(&simulator).await;
+    assert!(response.is_empty(), "{response:?}");
+}
+
+#[tokio::test]
+async fn a_half_body_ends_early_and_garbage_is_not_json() {
+    let simulator = started(&["half_body:count=1", "garbage"]).await;
+    let response = raw_response(&simulator).await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     let (_, half) = response.split_once("\r\n\r\n").unwrap();
     assert!(!half.is_empty() && !half.ends_with('}'), "{response}");

@@ -108,13 +108,15 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
     assert_line(&text, "warn", "connections", &phrases);
 }
 
-/// The faults that a query finds in a session for which these views replace the system's views of their names.
-async fn faults(query: &'static str, views: &'static str) -> Vec<String> {
+/// The faults that a query finds in a session for which this view replaces the system's view of its name.
+async fn faults(query: &'static str, view: &'static str) -> Vec<String> {
     let world = World::new().await;
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
     for statements in [
-        "create schema replaced; set search_path = replaced, pg_catalog",
-        views,
+        "create schema replaced; set search_path = replaced, pg_catalog;
+         create function ago(transactions bigint) returns xid language sql as
+             'select ((txid_current() - $1 + 4294967296) % 4294967296)::text::xid'",
+        view,
     ] {
         sqlx::raw_sql(statements)
             .execute(&mut session)
@@ -138,9 +140,7 @@ fn assert_begin(found: &[String], expected: &[&str]) {
 async fn a_transaction_is_long_by_its_age_or_by_the_transactions_since() {
     let found = faults(
         include_str!("../../../../src/outbox/diagnostics/snapshots.sql"),
-        "create function ago(transactions bigint) returns xid language sql as
-             'select ((txid_current() - $1 + 4294967296) % 4294967296)::text::xid';
-         create view pg_stat_activity as
+        "create view pg_stat_activity as
          select pid, 'report' as usename, '' as application_name, null as state, current_database() as datname,
                 'client backend' as backend_type, ago(transactions) as backend_xmin, null::xid as backend_xid,
                 clock_timestamp() - open_for as xact_start
@@ -158,9 +158,7 @@ async fn a_transaction_is_long_by_its_age_or_by_the_transactions_since() {
 async fn an_inactive_old_or_endangered_slot_warns() {
     let found = faults(
         include_str!("../../../../src/outbox/diagnostics/replication.sql"),
-        "create function ago(transactions bigint) returns xid language sql as
-             'select ((txid_current() - $1 + 4294967296) % 4294967296)::text::xid';
-         create view pg_replication_slots as
+        "create view pg_replication_slots as
          select slot_name, active, null::name as database, wal_status, ago(transactions) as xmin, ago(20) as catalog_xmin
          from (values ('good', true, 'reserved', 20), ('unread', false, 'reserved', null), ('behind', true, 'reserved', 1000100),
                       ('removed', true, 'unreserved', null)) as slots (slot_name, active, wal_status, transactions)",
