@@ -32,6 +32,7 @@ pub(crate) struct OpsState {
     pub(crate) shutdown: CancellationToken,
     /// Why a worker that starts still waits for its database.
     pub(crate) waiting_for: Arc<Mutex<Option<String>>>,
+    last_checks: Arc<health::LastChecks>,
     token: Option<Arc<OpsToken>>,
     metrics: Option<PrometheusHandle>,
 }

@@ -86,8 +86,17 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
 }
 
 pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
-    let differ_by = latency.clocks_differ_by;
-    let found = format!("{:.3} s from the database's", differ_by.as_secs_f64());
+    let ahead = latency.host_time.since(latency.database_time);
+    let behind = latency.database_time.since(latency.host_time);
+    let (differ_by, direction) = if behind.is_zero() {
+        (ahead, "ahead of")
+    } else {
+        (behind, "behind")
+    };
+    let found = format!(
+        "{:.3} s {direction} the database's",
+        differ_by.as_secs_f64()
+    );
     if differ_by > CLOCKS_DIFFER {
         let advice = "synchronise both clocks by NTP: the database's clock decides when messages are due, and this host's clock dates the tokens from AGORA_APP_CERTIFICATE";
         return Finding::warn("clock", found, advice);

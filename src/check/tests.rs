@@ -5,6 +5,7 @@ use crate::outbox::{
     AppStatus, ConnectionLimit, DatabaseLatency, LaneState, LaneStatus, Obstacle, Pending,
     SCHEMA_CHECKS, ServerDiagnostics,
 };
+use crate::pace::DbTime;
 
 fn facts() -> ServerDiagnostics {
     ServerDiagnostics {
@@ -19,10 +20,11 @@ fn facts() -> ServerDiagnostics {
     }
 }
 
-fn latency(round_trip_ms: u64, clocks_differ_by_s: u64) -> DatabaseLatency {
+fn latency(round_trip_ms: u64, host_ahead_s: i64) -> DatabaseLatency {
     DatabaseLatency {
         round_trip: Duration::from_millis(round_trip_ms),
-        clocks_differ_by: Duration::from_secs(clocks_differ_by_s),
+        host_time: DbTime::from_micros(host_ahead_s * 1_000_000),
+        database_time: DbTime::default(),
     }
 }
 
@@ -70,8 +72,9 @@ fn an_unusable_host_warns_although_another_host_serves() {
 #[test]
 fn clocks_that_differ_by_more_than_a_minute_warn() {
     for (seconds, level, phrase) in [
-        (59, Level::Ok, "59.000 s from the database's"),
-        (61, Level::Warn, "61.000 s from the database's"),
+        (-59, Level::Ok, "59.000 s behind the database's"),
+        (61, Level::Warn, "61.000 s ahead of the database's"),
+        (-61, Level::Warn, "61.000 s behind the database's"),
     ] {
         assert_finding(&server::clock(latency(1, seconds)), level, phrase);
     }

@@ -2,11 +2,12 @@
 //! check, because another process could not send the app's messages either.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::extract::State;
 use hyper::StatusCode;
+use tokio::sync::Mutex;
 
 use super::OpsState;
 use super::auth::Authenticated;
@@ -22,7 +23,13 @@ const RECENT: Duration = Duration::from_secs(5);
 const MAX_RECORDER_LAG: Duration = Duration::from_secs(5);
 const MAX_DETAIL_CHARS: usize = 300;
 
+/// `/readyz` needs no token. Without this pause, a stranger's requests would keep the database busy.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
 type Check = Result<&'static str, String>;
+
+/// The last checks of the database and its schema. Concurrent requests wait for one query.
+pub(super) type LastChecks = Mutex<Option<(Instant, [Check; 2])>>;
 
 /// `GET /readyz`. A probe needs no token. Without one the response omits the details, because errors name hosts, users
 /// and apps.
@@ -74,6 +81,17 @@ async fn database_checks(state: &OpsState) -> [Check; 2] {
         let database = format!("not reached yet{why}");
         return [Err(database), Err("not checked yet".into())];
     };
+    let mut last = state.last_checks.lock().await;
+    let recent = last.as_ref().filter(|(at, _)| at.elapsed() < CHECK_EVERY);
+    if let Some((_, checks)) = recent {
+        return checks.clone();
+    }
+    let checks = query_database(outbox).await;
+    *last = Some((Instant::now(), checks.clone()));
+    checks
+}
+
+async fn query_database(outbox: &Outbox) -> [Check; 2] {
     let unavailable = |why: String| {
         if has_responded_lately(outbox) {
             Ok("available to the worker, without a free connection for this check")

@@ -29,8 +29,9 @@ pub(crate) struct ServerDiagnostics {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DatabaseLatency {
     pub(crate) round_trip: Duration,
-    /// With an error of up to half of the round trip.
-    pub(crate) clocks_differ_by: Duration,
+    /// This host's clock and the database's at one moment, with an error of up to half of the round trip.
+    pub(crate) host_time: DbTime,
+    pub(crate) database_time: DbTime,
 }
 
 /// The limit on connections that leaves the least to the workers.
@@ -139,12 +140,12 @@ impl Outbox {
     pub(crate) async fn latency(&self) -> Result<DatabaseLatency, sqlx::Error> {
         self.read(async |session| {
             let asked = Moment::now();
-            let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
+            let database_time = value(session, query("select clock_timestamp()")).await?;
             let round_trip = asked.instant.elapsed();
-            let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
             Ok(DatabaseLatency {
                 round_trip,
-                clocks_differ_by: host.since(shown).max(shown.since(host)),
+                host_time: DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2,
+                database_time,
             })
         })
         .await

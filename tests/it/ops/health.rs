@@ -1,5 +1,7 @@
 //! Liveness and readiness.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use super::ops_client::OpsWorker;
@@ -208,4 +210,30 @@ async fn a_worker_with_a_rotated_password_is_not_ready_and_gives_advice() {
     let url = role.url.replace(":secret@", ":another@");
     std::fs::write(&file, url).expect("written");
     ops.until_ready().await;
+}
+
+#[tokio::test]
+async fn requests_without_a_token_do_not_keep_the_database_busy() {
+    const REQUESTS: u32 = 200;
+    let world = World::new().await;
+    let ops = OpsWorker::start(world.worker()).await;
+    ops.until_ready().await;
+    let statements = async || {
+        let metrics = ops.client.get("/metrics").await;
+        let samples = Samples::read(&metrics.body);
+        let name = r#"signaling_database_statement_duration_seconds_count{statement="read"}"#;
+        samples.value(name)
+    };
+    let (before, begun) = (statements().await, Instant::now());
+    for _ in 0..REQUESTS {
+        assert_eq!(ops.client.get("/readyz").await.status, 200);
+    }
+    let made = statements().await - before;
+    // A check of the database has two statements. The metrics and the worker itself also read a few.
+    let allowed = 10.0 * (begun.elapsed().as_secs_f64() + 1.0);
+    assert!(
+        allowed < f64::from(REQUESTS),
+        "the machine is too slow to tell"
+    );
+    assert!(made <= allowed, "{made} statements, {allowed} allowed");
 }
