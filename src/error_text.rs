@@ -6,7 +6,7 @@ use std::fmt::Write;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::advice;
-use crate::outbox::is_login_refused;
+use crate::outbox::is_password_refused;
 use crate::sanitize;
 use crate::tls::rejected_certificate;
 
@@ -27,7 +27,7 @@ pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
         .unwrap_or_else(|| error.to_string());
     };
     let message = database_error.message();
-    if is_login_refused(error) {
+    if is_password_refused(error) {
         return format!("{message}: {}", advice::LOGIN_REFUSED);
     }
     let Some(error) = database_error.try_downcast_ref::<PgDatabaseError>() else {

@@ -12,8 +12,10 @@ use crate::secret;
 /// A proxy elsewhere would connect its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
-/// The proxy for a target; none if the worker connects the target directly. Fails if the proxy can't be used. The worker then does not connect directly, because that would bypass the proxy that the
-/// operator wanted. The error does not show the value, because the value may contain a password.
+/// The proxy for a target; none if the worker connects the target directly.
+///
+/// Fails if the proxy can't be used. A direct connection would bypass the proxy that the operator wanted. The error does not
+/// show the value, because the value may contain a password.
 pub(crate) fn proxy_of(
     target: &Uri,
     variable: impl Fn(&str) -> Option<String>,
@@ -48,7 +50,7 @@ pub(crate) fn proxy_of(
 }
 
 /// Checks a value before the matcher reads it, because the matcher accepts more. If a password has a character that a URL
-/// reserves, the matcher takes a part of the password for the host. It takes port 80 for a port that it can't read.
+/// reserves, the matcher takes a part of the password for the host. The matcher takes port 80 for a port that it can't read.
 fn parse(value: &str, target: &Uri) -> Result<Intercept, &'static str> {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let rest = rest.strip_suffix('/').unwrap_or(rest);

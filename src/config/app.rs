@@ -16,6 +16,8 @@ use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 /// The API's limit of calls a second for one app ID.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
 const DEFAULT_MAX_IN_FLIGHT: usize = 1_024;
+/// The API's, beside letters and digits, as in `migrations/functions/check_message.sql`.
+const SENDER_PUNCTUATION: &str = " !#$%&()+-:;<=.>?@[]^_{}|~,'";
 
 #[derive(Debug)]
 pub(crate) struct AppConfig {
@@ -168,7 +170,7 @@ fn read_apps(path: &Path) -> Result<BTreeMap<String, RawApp>, UsageError> {
     parse_apps(&text).map_err(|error| wrong(format!("is not right: {error}")))
 }
 
-/// An error has the line of the mistake. It shows no values, because they may be secrets.
+/// An error has the line of the mistake, and shows no values, because a value may be a secret.
 pub(crate) fn parse_apps(text: &str) -> Result<BTreeMap<String, RawApp>, String> {
     let file: Result<ConfigFile, _> = toml::from_str(text);
     file.map(|file| file.apps).map_err(|error| {
@@ -236,12 +238,6 @@ impl RawApp {
     }
 
     fn into_app(mut self, alias: &str) -> Result<AppConfig, String> {
-        let is_name = |text: &str, more: &str, longest| {
-            (1..=longest).contains(&text.len())
-                && text
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
-        };
         if !is_name(alias, "._-", 64) {
             return Err(
                 "its name is not 1 to 64 letters, digits, dots, dashes or underscores".into(),
@@ -296,6 +292,10 @@ impl RawApp {
                 let uid = self.uid.take().ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
+                // Otherwise every message would end as failed, because its sender is another one.
+                if !is_name(&uid, SENDER_PUNCTUATION, 64) {
+                    return Err("AGORA_UID (uid) is not a user ID of the API: set it to the ID alone, without the quotation marks of an env file".into());
+                }
                 if is_odd(&uid) {
                     odd.push("AGORA_UID");
                 }
@@ -323,6 +323,12 @@ impl RawApp {
         };
         Err(wrong.into())
     }
+}
+
+/// True for 1 to `longest` letters and digits of ASCII, or characters of `more`.
+fn is_name(text: &str, more: &str, longest: usize) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
+    (1..=longest).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
 /// Adds the variable to `odd` if its value is probably a mistake.
@@ -456,6 +462,15 @@ mod tests {
             (app.api_key, app.api_secret) = (None, None);
             app.token = Some("T".into());
         });
+        for uid in ["\"alice\"", "a/b", "a\u{a0}b"] {
+            let app = RawApp {
+                token: Some("T".into()),
+                uid: Some(uid.into()),
+                app_id: Some("id".into()),
+                ..RawApp::default()
+            };
+            assert!(app.check("a").is_err(), "{uid}");
+        }
         refused(|app| app.rate = Some(0.0));
         refused(|app| app.rate = Some(f64::NAN));
         refused(|app| app.max_in_flight = Some(0));

@@ -28,10 +28,15 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// True if the server refuses the login (class 28). PgBouncer reports a wrong password as a protocol violation (08P01), which
-/// only its text distinguishes from others.
+/// True if the server refuses the login (class 28).
 pub(crate) fn is_login_refused(error: &sqlx::Error) -> bool {
-    is_of_class(error, &["28"])
+    is_of_class(error, &["28"]) || is_password_refused(error)
+}
+
+/// True if another password may help. PgBouncer reports a wrong password as a protocol violation (08P01), which only its text
+/// distinguishes from others.
+pub(crate) fn is_password_refused(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["28P01"])
         || is_of_class(error, &["08P01"])
             && postgres_error(error).is_some_and(|e| e.message().contains("authentication failed"))
 }

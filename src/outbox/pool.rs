@@ -43,7 +43,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 pub(super) const SERVER_GRACE: Duration = Duration::from_millis(500);
 /// The worker waits so long for the response of a function that catches the server's timeout.
 const FUNCTION_GRACE: Duration = Duration::from_secs(3);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A statement waits no longer for a lock. Otherwise a session that holds a lock would occupy the worker's connections.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -3,14 +3,15 @@
 //! For each new connection the worker reads the URL's file, the password file and the certificates, looks up the host's
 //! name, and tries the hosts in order. So a new password, a new certificate or a failover needs no restart.
 //!
-//! sqlx supports a single host and no `connect_timeout`. It also logs values that it can't parse, which may be passwords. So
-//! the worker parses the parameters itself, and gives sqlx the checked rest.
+//! sqlx supports a single host and no `connect_timeout`. It also logs parameters that it can't parse, which may be passwords.
+//! So the worker parses the parameters itself, and gives sqlx the checked rest. sqlx reads password files.
 
 mod parameters;
 
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use form_urlencoded::Serializer;
 use parking_lot::Mutex;
@@ -42,7 +43,7 @@ impl Servers {
     /// Reads the parameters, and checks them as far as that needs no connection.
     pub(in crate::outbox) fn new(url: Option<SecretSource>) -> Result<Self, UsageError> {
         let parameters = read(url.as_ref())?;
-        parameters.check_tls_files()?;
+        parameters.check_files()?;
         Ok(Self {
             url,
             address: Mutex::new(parameters.hosts[0].to_string()),
@@ -50,6 +51,10 @@ impl Servers {
             unreadable: LogThrottle::default(),
             refused: LogThrottle::default(),
         })
+    }
+
+    pub(in crate::outbox) fn connect_timeout(&self) -> Duration {
+        self.last.lock().connect_timeout
     }
 
     pub(crate) fn address(&self) -> String {
@@ -120,16 +125,15 @@ impl Servers {
     /// Reads the parameters again. Falls back to the last successful read, because a file may be incomplete while an
     /// operator replaces it.
     fn parameters(&self) -> Arc<Parameters> {
-        let mut last = self.last.lock();
         match read(self.url.as_ref()) {
-            Ok(parameters) => *last = Arc::new(parameters),
+            Ok(parameters) => *self.last.lock() = Arc::new(parameters),
             Err(error) if self.unreadable.admit().is_some() => tracing::warn!(
                 event = "database_url_unreadable",
                 "the worker continues with the last URL: {error}"
             ),
             Err(_) => {}
         }
-        Arc::clone(&last)
+        Arc::clone(&self.last.lock())
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::{Connection, Executor};
 
 use crate::outbox::Outbox;
 use crate::outbox::pool::connection_manager::{SESSION_GUARDS, expires_at};
-use crate::outbox::pool::within;
+use crate::outbox::pool::{CLOSE_TIMEOUT, within};
 use crate::outbox::servers::CONNECT_TIMEOUT;
 
 /// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
@@ -27,9 +27,10 @@ impl Outbox {
     pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         // The first connection only finds the host that takes writes.
         let (connection, options) = self.servers().connect_with_options().await?;
-        connection.close().await?;
+        within(CLOSE_TIMEOUT, connection.close()).await.ok();
         let pool = PgPoolOptions::new()
             .max_connections(1)
+            .acquire_timeout(self.servers().connect_timeout())
             .connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
         // Without this, sqlx would reconnect silently, and notifications would be lost unnoticed.

@@ -20,6 +20,7 @@ use crate::config::{AppConfig, Timing, UsageError};
 use crate::error_text::error_chain_text;
 use crate::message::Message;
 use crate::pace::SendPermit;
+use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::tls_config;
 
 /// The API for one app: its hosts, its credentials and its connections.
@@ -29,6 +30,7 @@ pub(crate) struct Client {
     pub(crate) timing: Timing,
     pub(crate) pools: Vec<ConnectionPool>,
     pub(super) hosts: Mutex<Hosts>,
+    pub(super) host_log: LogThrottle,
 }
 
 impl Client {
@@ -40,6 +42,7 @@ impl Client {
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
+            host_log: LogThrottle::default(),
             app,
             timing,
         }))
@@ -82,7 +85,8 @@ impl Client {
         mut connection: Connection,
         (request, echo_filter): SignedRequest,
     ) -> Result<Response, CallFailure> {
-        let (host, timeout) = (connection.host, self.timing.request_timeout);
+        let (host, is_trial) = (connection.host, connection.is_trial);
+        let timeout = self.timing.request_timeout;
         let deadline = Instant::now() + timeout;
         let sending = timeout_at(deadline, connection.sender.try_send_request(request));
         let sent = sending.await.map_err(|_| CallFailure::TimedOut(timeout))?;
@@ -100,7 +104,7 @@ impl Client {
             self.pools[host].reuse(connection).await;
         }
         let status = head.status.as_u16();
-        self.observe(host, status);
+        self.observe(host, is_trial, status);
         let body = body.as_deref().map_err(|why| *why);
         Ok(Response::read(status, &head.headers, body, &echo_filter))
     }

@@ -25,8 +25,8 @@ use crate::proxy::proxy_of;
 use crate::retry::shortened_at_random;
 use crate::secret;
 
-/// The worker does not reuse a connection after this time without a call. It is shorter than the usual idle timeouts of
-/// servers, gateways and firewalls. Otherwise one of them might drop the connection under a request.
+/// The worker does not reuse a connection after this time without a call. With a longer time than the usual idle timeouts, a
+/// server, gateway or firewall might drop the connection under a request.
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// The worker drops a connection that is not ready again so long after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
@@ -62,6 +62,8 @@ pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     /// The index of its pool.
     pub(crate) host: usize,
+    /// True if the worker avoided the host. The response decides whether the host works again.
+    pub(super) is_trial: bool,
     /// Without an end, calls would go to an address that the name service no longer returns.
     retires_at: Instant,
     /// When the connection was made, or its last response was read.
@@ -127,6 +129,7 @@ impl ConnectionPool {
         Ok(Connection {
             sender,
             host: self.index,
+            is_trial: false,
             retires_at: now + shortened_at_random(self.timing.connection_max_age),
             last_used: now,
         })

@@ -55,7 +55,7 @@ pub(crate) enum CredentialError {
     #[error(transparent)]
     Secret(#[from] UsageError),
     /// The configuration and the table allow no such value.
-    #[error("the credentials have characters that an HTTP header can't carry")]
+    #[error("the app's credentials or base URL have characters that HTTP can't carry")]
     NotAHeader,
 }
 

@@ -18,7 +18,7 @@ const MIN_HIDDEN: usize = 4;
 /// No word of a reason is longer. Base64 of 31 bytes is longer.
 const MAX_WORD: usize = 40;
 
-/// The payload and the secrets of a request. It has no `Debug`, so that it reaches no log.
+/// The payload and the secrets of a request, without `Debug`, so that neither reaches a log.
 #[derive(Clone, Default)]
 pub(crate) struct EchoFilter {
     pub(crate) payload: Payload,

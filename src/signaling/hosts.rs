@@ -23,9 +23,9 @@ struct Host {
     gateway_failures: u32,
     /// None if the host works.
     avoided_until: Option<Instant>,
-    /// The next response decides whether the avoided host works again. The late response of a call from before the host was
-    /// avoided does not.
-    is_on_trial: bool,
+    /// Behind a firewall that drops packets, a connection holds up its attempt until the slot is missed. So the worker tries
+    /// such a host last. Otherwise the probes of a held lane would never reach another host that works again.
+    is_unreachable: bool,
 }
 
 /// The state of each host: pure functions of given times.
@@ -47,44 +47,49 @@ impl Hosts {
     /// The order in which an attempt tries the hosts.
     pub(super) fn order(&self, now: Instant) -> Vec<usize> {
         let mut order: Vec<_> = (0..self.0.len()).collect();
-        order.sort_by_key(|index| self.0[*index].avoided_until.filter(|until| now < *until));
+        order.sort_by_key(|index| {
+            let host = &self.0[*index];
+            let avoided_until = host.avoided_until.filter(|until| now < *until);
+            let is_unreachable = avoided_until.is_some() && host.is_unreachable;
+            (is_unreachable, avoided_until)
+        });
         order
     }
 
-    /// An attempt tries a host. If the host was avoided, other attempts go on to avoid it.
-    fn begin_attempt(&mut self, index: usize, now: Instant) {
-        let host = &mut self.0[index];
-        host.is_on_trial = host.avoided_until.is_some();
-        host.avoided_until = host.avoided_until.map(|_| now + AVOID_FOR);
+    /// True if this attempt is the trial of an avoided host. Other attempts go on to avoid the host.
+    fn begin_attempt(&mut self, index: usize, now: Instant) -> bool {
+        let avoided_until = &mut self.0[index].avoided_until;
+        *avoided_until = avoided_until.map(|_| now + AVOID_FOR);
+        avoided_until.is_some()
     }
 
-    fn avoid(&mut self, index: usize, now: Instant) -> Change {
+    fn avoid(&mut self, index: usize, is_unreachable: bool, now: Instant) -> Change {
         if self.0.len() == 1 {
             return Change::None;
         }
         let host = &mut self.0[index];
-        host.is_on_trial = false;
+        host.is_unreachable = is_unreachable;
         match host.avoided_until.replace(now + AVOID_FOR) {
             None => Change::Avoided,
             Some(_) => Change::None,
         }
     }
 
-    fn responded(&mut self, index: usize, status: u16, now: Instant) -> Change {
+    /// A host answered with this status. The late response of a call from before the host was avoided does not restore it.
+    fn responded(&mut self, index: usize, is_trial: bool, status: u16, now: Instant) -> Change {
         let host = &mut self.0[index];
         if GATEWAY_FAILURES.contains(&status) {
             host.gateway_failures = host.gateway_failures.saturating_add(1);
-            if host.is_on_trial || host.gateway_failures >= MAX_GATEWAY_FAILURES {
-                return self.avoid(index, now);
+            if is_trial || host.gateway_failures >= MAX_GATEWAY_FAILURES {
+                return self.avoid(index, false, now);
             }
             return Change::None;
         }
         host.gateway_failures = 0;
-        if !host.is_on_trial {
-            return Change::None;
+        if is_trial && host.avoided_until.take().is_some() {
+            return Change::Restored;
         }
-        *host = Host::default();
-        Change::Restored
+        Change::None
     }
 }
 
@@ -107,11 +112,14 @@ impl Client {
         let order = self.hosts.lock().order(Instant::now());
         let mut first_failure = None;
         for index in order {
-            self.hosts.lock().begin_attempt(index, Instant::now());
+            let is_trial = self.hosts.lock().begin_attempt(index, Instant::now());
             match self.pools[index].get().await {
-                Ok(connection) => return Ok(connection),
+                Ok(mut connection) => {
+                    connection.is_trial = is_trial;
+                    return Ok(connection);
+                }
                 Err(failure) => {
-                    let change = self.hosts.lock().avoid(index, Instant::now());
+                    let change = self.hosts.lock().avoid(index, true, Instant::now());
                     self.log(change, index, &failure.to_string());
                     first_failure.get_or_insert(failure);
                 }
@@ -121,31 +129,40 @@ impl Client {
     }
 
     /// Takes in the status of a response. Without a response, either the host or the API behind it may be slow.
-    pub(super) fn observe(&self, host: usize, status: u16) {
+    pub(super) fn observe(&self, host: usize, is_trial: bool, status: u16) {
         let mut hosts = self.hosts.lock();
-        let change = hosts.responded(host, status, Instant::now());
+        let change = hosts.responded(host, is_trial, status, Instant::now());
         drop(hosts);
         self.log(change, host, &format!("it answered HTTP {status}"));
     }
 
     fn log(&self, change: Change, host: usize, why: &str) {
+        if change == Change::None {
+            return;
+        }
+        // A host that fails half of its calls may change many times a second.
+        let Some(suppressed) = self.host_log.admit() else {
+            return;
+        };
         let (app_id, base_url) = (&self.app.app_id, &self.pools[host].base_url);
-        match change {
-            Change::None => {}
-            Change::Avoided => tracing::warn!(
+        if change == Change::Avoided {
+            tracing::warn!(
                 event = "host_changed",
                 app_id,
                 from = %base_url,
                 to = %self.serving().base_url,
                 why,
+                suppressed,
                 "calling another host of the API"
-            ),
-            Change::Restored => tracing::info!(
+            );
+        } else {
+            tracing::info!(
                 event = "host_restored",
                 app_id,
                 to = %base_url,
+                suppressed,
                 "calling a host of the API again"
-            ),
+            );
         }
     }
 }
@@ -157,7 +174,7 @@ mod tests {
     const NONE: Change = Change::None;
 
     fn respond(hosts: &mut Hosts, index: usize, statuses: &[u16], now: Instant) -> Change {
-        let respond = |status: &u16| hosts.responded(index, *status, now);
+        let respond = |status: &u16| hosts.responded(index, false, *status, now);
         statuses.iter().map(respond).last().expect("a response")
     }
 
@@ -186,36 +203,54 @@ mod tests {
             (503, NONE, 1),
         ] {
             let (mut hosts, now) = (Hosts::new(2), Instant::now());
-            assert_eq!(hosts.avoid(0, now), Change::Avoided);
+            assert!(!hosts.begin_attempt(0, now), "the host works");
+            assert_eq!(hosts.avoid(0, true, now), Change::Avoided);
             let later = now + AVOID_FOR;
             assert_eq!(hosts.order(later), [0, 1]);
-            hosts.begin_attempt(0, later);
+            assert!(hosts.begin_attempt(0, later));
             assert_eq!(hosts.order(later), [1, 0], "a trial is under way");
-            assert_eq!(hosts.responded(0, status, later), change, "{status}");
+            assert_eq!(hosts.responded(0, true, status, later), change, "{status}");
             assert_eq!(hosts.order(later)[0], first, "{status}");
         }
     }
 
     #[test]
-    fn where_no_host_works_attempts_take_turns() {
+    fn where_no_host_works_attempts_take_turns_and_unreachable_hosts_are_last() {
         let (mut hosts, mut now) = (Hosts::new(3), Instant::now());
-        for index in [2, 1, 0] {
+        for (index, is_unreachable) in [(2, true), (1, false), (0, false)] {
             now += Duration::from_secs(1);
-            hosts.avoid(index, now);
+            hosts.avoid(index, is_unreachable, now);
         }
-        for expected in [[2, 1, 0], [1, 0, 2], [0, 2, 1], [2, 1, 0]] {
+        for expected in [[1, 0, 2], [0, 1, 2], [1, 0, 2]] {
             now += Duration::from_secs(1);
             assert_eq!(hosts.order(now), expected);
-            hosts.begin_attempt(expected[0], now);
+            assert!(hosts.begin_attempt(expected[0], now));
         }
+    }
+
+    #[test]
+    fn a_host_that_works_again_is_reached_although_another_one_is_unreachable() {
+        let (mut hosts, mut now) = (Hosts::new(2), Instant::now());
+        hosts.avoid(0, true, now);
+        hosts.avoid(1, false, now);
+        // One probe at a time. Each attempt at the unreachable host makes its message miss its slot.
+        for _ in 0..3 {
+            now += Duration::from_secs(4);
+            let first = hosts.order(now)[0];
+            assert_eq!(first, 1);
+            hosts.begin_attempt(first, now);
+        }
+        now += AVOID_FOR;
+        hosts.begin_attempt(0, now);
+        hosts.avoid(0, true, now);
+        assert_eq!(hosts.order(now)[0], 1);
     }
 
     #[test]
     fn an_only_host_is_never_avoided() {
         let (mut hosts, now) = (Hosts::new(1), Instant::now());
         assert_eq!(respond(&mut hosts, 0, &[502; 100], now), NONE);
-        assert_eq!(hosts.avoid(0, now), NONE);
-        hosts.begin_attempt(0, now);
-        assert_eq!(hosts.responded(0, 200, now), NONE);
+        assert_eq!(hosts.avoid(0, true, now), NONE);
+        assert!(!hosts.begin_attempt(0, now));
     }
 }

@@ -19,7 +19,7 @@ const LOOKAHEAD_CHARS: usize = 128;
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Replaces a text that may repeat the request.
 const NOT_KEPT: &str = "(not kept: it may repeat the message or the credentials)";
-/// Results and codes of the API's documentation. They reveal nothing of a payload that is the same word.
+/// Results and codes of the API's documentation, which reveal nothing of a payload that is the same word.
 const VOCABULARY: [&str; 6] = [
     "success",
     "failed",

@@ -26,13 +26,14 @@ use crate::signaling::{
 /// Deliveries prepare at multiples of this time, so that the process wakes up once for several of them.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A call that only waits to be sent in its slot. No open call is counted if it waits for its recipient.
-type Prepared<'lane> = (
-    SendPermit,
-    Connection,
-    SignedRequest,
-    Option<OpenCall<'lane>>,
-);
+/// A call that is ready to be sent.
+struct Prepared<'lane> {
+    permit: SendPermit,
+    connection: Connection,
+    request: SignedRequest,
+    /// None for a call that waits for its recipient, because its duration says nothing about the API.
+    open_call: Option<OpenCall<'lane>>,
+}
 
 /// The reason why a message is not sent in its slot.
 enum Unsent {
@@ -88,14 +89,15 @@ async fn attempt(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Finished {
     let shutdown = &lane.shared.shutdown;
     let preparing = shutdown.run_until_cancelled(prepare(lane, claimed, start_at));
     let prepared = preparing.await.unwrap_or(Err(Unsent::Released));
-    let (permit, connection, request, open_call) = match prepared {
-        Ok(prepared) => prepared,
+    let call = match prepared {
+        Ok(call) => call,
         Err(unsent) => return finish_unsent(lane, claimed, unsent),
     };
-    let sent_at = permit.starts_at();
-    let host = &lane.client.pools[connection.host];
-    let response = lane.client.send(permit, connection, request).await;
-    drop(open_call);
+    let sent_at = call.permit.starts_at();
+    let host = &lane.client.pools[call.connection.host];
+    let sending = lane.client.send(call.permit, call.connection, call.request);
+    let response = sending.await;
+    drop(call.open_call);
     finish(lane, claimed, sent_at, host, response)
 }
 
@@ -123,7 +125,12 @@ async fn prepare<'lane>(
     let request = lane.client.prepare(message, &connection)?;
     let clock = wait_until(start_at, lane, clock).await;
     match permit(lane, claimed, &clock) {
-        Ok(permit) => Ok((permit, connection, request, open_call)),
+        Ok(permit) => Ok(Prepared {
+            permit,
+            connection,
+            request,
+            open_call,
+        }),
         Err(unsent) => {
             lane.client.pools[connection.host].put_back(connection);
             Err(unsent)
@@ -142,13 +149,18 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
         let error = "not sent before its expires_at".to_owned();
         return Err(Unsent::Ended(FinalStatus::Expired, error));
     }
-    let (timeout, released_at) = (
-        lane.client.timing.request_timeout,
-        released_at(lane, claimed),
-    );
+    let timeout = lane.client.timing.request_timeout;
+    let released_at = released_at(lane, claimed);
     SendPermit::take(claimed.slot, timeout, clock, now, released_at).map_err(|late| {
         if late != Late::Released {
             lane.stats.slot_missed(lane.shared.now());
+            tracing::debug!(
+                event = "slot_missed",
+                app = lane.app,
+                message_id = claimed.id,
+                reason = ?late,
+                "the call is not sent, because its slot or its lease is over"
+            );
         }
         Unsent::Released
     })

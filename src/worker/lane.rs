@@ -94,8 +94,8 @@ pub(crate) struct Lane {
     pub(super) rescheduled: Notify,
 }
 
-/// The heartbeat of a lane's loop. It beats when the database has answered a claim or a poll, and promises the time of the
-/// next beat. A loop that runs without ever getting an answer does not beat, so it counts as stuck.
+/// The heartbeat of a lane's loop. The loop beats when the database has answered a claim or a poll, and promises the time of
+/// the next beat. A loop that never gets an answer counts as stuck.
 #[derive(Debug)]
 pub(crate) struct Heartbeat(Mutex<(Instant, Duration)>);
 
@@ -274,7 +274,12 @@ impl Lane {
         let before = std::mem::replace(&mut logged.hold, hold);
         match hold {
             _ if before == hold => {}
-            Some(HoldKind::Unavailable | HoldKind::Unauthorized) => {
+            Some(kind @ (HoldKind::Unavailable | HoldKind::Unauthorized)) => {
+                let cause = if kind == HoldKind::Unauthorized {
+                    "refuses the credentials. Check the app's key and secret, token or certificate"
+                } else {
+                    "fails or can't be reached"
+                };
                 let reason = self.breaker.lock().reason.clone();
                 let reason = match without_api_text(&reason) {
                     "" => "reported by another worker: see `worker status`",
@@ -283,9 +288,9 @@ impl Lane {
                 tracing::warn!(
                     event = "lane_held",
                     app,
-                    hold = hold.map(<&str>::from),
+                    hold = kind.into_str(),
                     reason,
-                    "lane held: the API fails, can't be reached, or refuses the app's key and secret, token or certificate. Messages wait; one call at a time is tried, and sending resumes when the API responds normally"
+                    "lane held: the API {cause}. Messages wait; the worker tries one call at a time, and sends again when the API responds normally"
                 );
             }
             Some(HoldKind::Paused | HoldKind::OtherEnvironment) => tracing::info!(
@@ -337,7 +342,7 @@ impl Lane {
     }
 }
 
-/// The text of the API comes after the colon. It may repeat the message, so it must not reach the log.
+/// Without the text of the API after the colon, which may repeat the message and must not reach the log.
 fn without_api_text(error: &str) -> &str {
     error.split_once(": ").map_or(error, |(cause, _)| cause)
 }

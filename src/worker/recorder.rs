@@ -72,7 +72,7 @@ impl Recorder {
         }
     }
 
-    /// Records until all senders are gone and all outcomes are saved. It may run again after a panic.
+    /// Records until all senders are gone and all outcomes are saved. May run again after a panic.
     pub(super) async fn run(&mut self) {
         // The batch of a panicked run. If a record makes the recorder panic again, the recorder gives up that record only:
         // the lease ends, and the message counts as lost.
@@ -191,7 +191,7 @@ impl Recorder {
                             suppressed,
                             error = error.unwrap_or("none: a trigger skips the update"),
                             is_status_written = *result == RecordResult::WithoutDetails,
-                            "a trigger or a constraint in the database refuses the outcome of a message: correct the trigger or the constraint, which `\\d signaling.outbox` in psql lists. If the status is not written, the message is called again, up to max_attempts"
+                            "a trigger or a constraint in the database refuses the outcome of a message: correct the trigger or the constraint, which `\\d signaling.outbox` in psql lists. Where is_status_written is false, a worker sends the message again, up to max_attempts"
                         );
                     }
                 }

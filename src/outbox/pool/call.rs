@@ -100,7 +100,14 @@ impl Text for DbTime {
 
 impl Text for Duration {
     fn write(&self, text: &mut String) -> bool {
-        write!(text, "{} microseconds", self.as_micros()).is_ok()
+        // Up to version 14, Postgres reads no field above 2^31, which is 36 minutes in microseconds.
+        write!(
+            text,
+            "{}.{:06} seconds",
+            self.as_secs(),
+            self.subsec_micros()
+        )
+        .is_ok()
     }
 }
 
@@ -149,14 +156,15 @@ mod tests {
                 .with("counts", &vec![1_i64, 2])
                 .with("ids", &Vec::<i64>::new())
                 .with("errors", &vec![Some(r#"say "no" \"#), None])
+                .with("lease", &Duration::from_micros(5_400_000_007))
         };
         assert_eq!(
             call().prepared().0,
-            "select * from signaling.hold(app => $1::text::TEXT, probe => $2::text::UUID, counts => $3::text::INT8[], ids => $4::text::INT8[], errors => $5::text::TEXT[])"
+            "select * from signaling.hold(app => $1::text::TEXT, probe => $2::text::UUID, counts => $3::text::INT8[], ids => $4::text::INT8[], errors => $5::text::TEXT[], lease => $6::text::INTERVAL)"
         );
         assert_eq!(
             call().literal(),
-            r#"select * from signaling.hold(app => E'it''s a \\ test'::TEXT, probe => null::UUID, counts => E'{"1","2"}'::INT8[], ids => E'{}'::INT8[], errors => E'{"say \\"no\\" \\\\",null}'::TEXT[])"#
+            r#"select * from signaling.hold(app => E'it''s a \\ test'::TEXT, probe => null::UUID, counts => E'{"1","2"}'::INT8[], ids => E'{}'::INT8[], errors => E'{"say \\"no\\" \\\\",null}'::TEXT[], lease => E'5400.000007 seconds'::INTERVAL)"#
         );
     }
 }

@@ -6,15 +6,18 @@
 //! as those of an application's own pool.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
+use std::{fmt, io};
 
 use percent_encoding::percent_decode_str;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::postgres::PgSslMode;
 
 use crate::config::UsageError;
-use crate::sanitize;
+use crate::{sanitize, secret};
 
 /// Default of `connect_timeout`, for each host.
 pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,39 +34,63 @@ const VERIFY: &str = "write sslmode=verify-full, which encrypts and proves the s
 const OMIT: &str = "the worker has no such function: leave this out";
 const PASSFILE: &str = "set PGPASSFILE, and leave this out";
 const HOSTADDR: &str = "write the address as the host, and leave this out";
+const TLS: &str = "the worker uses TLS 1.2 or 1.3: set the limit at the server, and leave this out";
+const HOSTS: &str = "leave this out: of several hosts, the worker uses one that takes writes";
 const SERVICE: &str = "write its parameters into DATABASE_URL, and leave this out";
 
-/// libpq's name, the variable, and the advice if the worker does not support the parameter.
-const PARAMETERS: [(&str, &str, &str); 25] = [
-    ("host", "PGHOST", ""),
-    ("port", "PGPORT", ""),
-    ("user", "PGUSER", ""),
-    ("password", "PGPASSWORD", ""),
-    ("dbname", "PGDATABASE", ""),
-    ("sslmode", "PGSSLMODE", ""),
-    ("sslrootcert", "PGSSLROOTCERT", ""),
-    ("sslcert", "PGSSLCERT", ""),
-    ("sslkey", "PGSSLKEY", ""),
-    ("connect_timeout", "PGCONNECT_TIMEOUT", ""),
-    ("application_name", "PGAPPNAME", ""),
+/// libpq's name and the variable of each parameter that the worker supports.
+const SUPPORTED: [(&str, &str); 12] = [
+    ("host", "PGHOST"),
+    ("port", "PGPORT"),
+    ("user", "PGUSER"),
+    ("password", "PGPASSWORD"),
+    ("dbname", "PGDATABASE"),
+    ("sslmode", "PGSSLMODE"),
+    ("sslrootcert", "PGSSLROOTCERT"),
+    ("sslcert", "PGSSLCERT"),
+    ("sslkey", "PGSSLKEY"),
+    ("connect_timeout", "PGCONNECT_TIMEOUT"),
+    ("application_name", "PGAPPNAME"),
     // sqlx reads PGOPTIONS and PGPASSFILE itself.
-    ("options", "", ""),
-    ("passfile", "in DATABASE_URL", PASSFILE),
-    ("hostaddr", "PGHOSTADDR", HOSTADDR),
-    ("service", "PGSERVICE", SERVICE),
-    ("channel_binding", "PGCHANNELBINDING", VERIFY),
-    ("require_auth", "PGREQUIREAUTH", VERIFY),
-    ("requirepeer", "PGREQUIREPEER", VERIFY),
-    ("gssencmode", "PGGSSENCMODE", VERIFY),
-    ("sslcrl", "PGSSLCRL", OMIT),
-    ("sslcrldir", "PGSSLCRLDIR", OMIT),
-    ("sslcertmode", "PGSSLCERTMODE", OMIT),
-    ("sslnegotiation", "PGSSLNEGOTIATION", OMIT),
-    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", OMIT),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", OMIT),
+    ("options", ""),
 ];
-/// Values of unsupported parameters that ask for no more than the worker does.
-const HARMLESS: [&str; 5] = ["allow", "disable", "postgres", "prefer", "TLSv1.2"];
+
+/// The other parameters of libpq: name, variable, the values that ask for no more than the worker does, and the advice for
+/// any other value.
+const UNSUPPORTED: [(&str, &str, &[&str], &str); 14] = [
+    ("passfile", "in DATABASE_URL", &[], PASSFILE),
+    ("hostaddr", "PGHOSTADDR", &[], HOSTADDR),
+    ("service", "PGSERVICE", &[], SERVICE),
+    (
+        "target_session_attrs",
+        "PGTARGETSESSIONATTRS",
+        PRIMARY,
+        HOSTS,
+    ),
+    ("channel_binding", "PGCHANNELBINDING", OPTIONAL, VERIFY),
+    ("gssencmode", "PGGSSENCMODE", OPTIONAL, VERIFY),
+    ("require_auth", "PGREQUIREAUTH", &[], VERIFY),
+    ("requirepeer", "PGREQUIREPEER", &[], VERIFY),
+    ("sslcrl", "PGSSLCRL", &[], OMIT),
+    ("sslcrldir", "PGSSLCRLDIR", &[], OMIT),
+    ("sslcertmode", "PGSSLCERTMODE", &["allow"], OMIT),
+    ("sslnegotiation", "PGSSLNEGOTIATION", &["postgres"], OMIT),
+    (
+        "ssl_min_protocol_version",
+        "PGSSLMINPROTOCOLVERSION",
+        OLD_TLS,
+        TLS,
+    ),
+    (
+        "ssl_max_protocol_version",
+        "PGSSLMAXPROTOCOLVERSION",
+        &["TLSv1.3"],
+        TLS,
+    ),
+];
+const OPTIONAL: &[&str] = &["prefer", "disable"];
+const PRIMARY: &[&str] = &["any", "read-write", "primary"];
+const OLD_TLS: &[&str] = &["TLSv1", "TLSv1.1", "TLSv1.2"];
 
 pub(super) struct Parameters {
     /// At least one.
@@ -83,7 +110,8 @@ impl Parameters {
     ) -> Result<Self, UsageError> {
         let mut given = BTreeMap::new();
         given.insert("application_name".to_owned(), "signaling-worker".to_owned());
-        for (name, variable_name, _) in PARAMETERS {
+        let unsupported = UNSUPPORTED.map(|(name, variable_name, ..)| (name, variable_name));
+        for (name, variable_name) in SUPPORTED.into_iter().chain(unsupported) {
             given.extend(variable(variable_name).map(|text| (name.to_owned(), text)));
         }
         if let Some(url) = url {
@@ -93,16 +121,15 @@ impl Parameters {
         }
         // libpq, too, treats an empty value as one that is not set.
         given.retain(|_, text| !text.is_empty());
-        for (name, _, advice) in PARAMETERS {
-            if !advice.is_empty()
-                && let Some(text) = given.remove(name)
-                && !HARMLESS.contains(&text.as_str())
+        for (name, variable, harmless, advice) in UNSUPPORTED {
+            if let Some(text) = given.remove(name)
+                && !harmless.contains(&text.as_str())
             {
-                return Err(mistake(name, "is not supported", advice));
+                return Err(mistake(name, variable, "is not supported", advice));
             }
         }
         let is_option = |name: &str| name.starts_with("options[") && name.ends_with(']');
-        let is_known = |name: &str| PARAMETERS.iter().any(|(known, ..)| *known == name);
+        let is_known = |name: &str| SUPPORTED.iter().any(|(known, _)| *known == name);
         let mut unknown = given.extract_if(.., |name, _| !is_known(name) && !is_option(name));
         if unknown.any(|(name, _)| name.starts_with("ssl")) {
             return Err(UsageError(
@@ -110,6 +137,10 @@ impl Parameters {
             ));
         }
 
+        // As libpq does. Otherwise a line of a password file that names this database would not match.
+        if let (false, Some(user)) = (given.contains_key("dbname"), given.get("user").cloned()) {
+            given.insert("dbname".to_owned(), user);
+        }
         let advice =
             "write up to 16 names, addresses or directories of sockets, with commas between them";
         let names = parse(&mut given, "host", "", advice, parse_names)?;
@@ -138,19 +169,46 @@ impl Parameters {
         })
     }
 
-    /// Checks the certificate and key files, because an error of the connection does not name the file.
-    pub(super) fn check_tls_files(&self) -> Result<(), UsageError> {
+    /// Checks the files that a connection needs, because an error of the connection does not name the file.
+    pub(super) fn check_files(&self) -> Result<(), UsageError> {
+        if !self.for_sqlx.contains_key("password")
+            && let Some(path) = secret::variable("PGPASSFILE")
+        {
+            check_password_file(Path::new(&path))
+                .map_err(|why| UsageError(format!("PGPASSFILE names {path}: {why}")))?;
+        }
         if matches!(self.ssl_mode, PgSslMode::Disable | PgSslMode::Allow) {
             return Ok(());
         }
         for name in ["sslrootcert", "sslcert", "sslkey"] {
             if let Some(path) = self.for_sqlx.get(name) {
-                sanitize::read_file(Path::new(path), MAX_PEM_BYTES)
+                check_pem(Path::new(path), name == "sslkey")
                     .map_err(|why| UsageError(format!("{name} names {path}: {why}")))?;
             }
         }
         Ok(())
     }
+}
+
+/// sqlx ignores a file that it can't use, as libpq does, and then the login fails without a reason.
+fn check_password_file(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        let why = "other users can read it: run `chmod 600` on it";
+        return Err(io::Error::other(why));
+    }
+    Ok(())
+}
+
+fn check_pem(path: &Path, is_key: bool) -> io::Result<()> {
+    let pem = sanitize::read_file(path, MAX_PEM_BYTES)?;
+    let is_pem = if is_key {
+        PrivateKeyDer::from_pem_slice(&pem).is_ok()
+    } else {
+        CertificateDer::from_pem_slice(&pem).is_ok()
+    };
+    // The parser's own error may repeat a key.
+    let no_pem = || io::Error::other("it has no certificate or private key in PEM form");
+    is_pem.then_some(()).ok_or_else(no_pem)
 }
 
 /// Removes a parameter, and parses its text or the default.
@@ -162,12 +220,14 @@ fn parse<T>(
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<T, UsageError> {
     let text = given.remove(name);
-    parse(text.as_deref().unwrap_or(default)).ok_or_else(|| mistake(name, "is not valid", advice))
+    parse(text.as_deref().unwrap_or(default)).ok_or_else(|| {
+        let known = SUPPORTED.iter().find(|(known, _)| *known == name);
+        let variable = known.map_or("", |(_, variable)| variable);
+        mistake(name, variable, "is not valid", advice)
+    })
 }
 
-fn mistake(name: &str, what: &str, advice: &str) -> UsageError {
-    let parameter = PARAMETERS.iter().find(|(known, ..)| *known == name);
-    let variable = parameter.map_or("", |(_, variable, _)| variable);
+fn mistake(name: &str, variable: &str, what: &str, advice: &str) -> UsageError {
     UsageError(format!("{name} ({variable}) {what}: {advice}"))
 }
 

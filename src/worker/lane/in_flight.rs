@@ -48,7 +48,7 @@ impl InFlight {
         self.counts.lock().messages
     }
 
-    /// Admits a message. Only the lane's loop does, after it has asked for no more messages than `free`.
+    /// Admits a message. Only the lane's loop calls this, for at most as many messages as are `free`.
     pub(crate) fn admit(self: &Arc<Self>, destination: &str) -> CapacityPermit {
         let mut counts = self.counts.lock();
         counts.messages += 1;

@@ -9,7 +9,7 @@ use super::circuit_breaker::Transition;
 use super::{Lane, Shared, without_api_text};
 use crate::advice;
 use crate::error_text::database_error_text;
-use crate::outbox::{HoldKind, LaneOpening, is_outage};
+use crate::outbox::{HoldKind, LaneOpening};
 use crate::pace::DbTime;
 
 /// The part of a finished attempt that changes the lane.
@@ -125,14 +125,18 @@ impl Lane {
 
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
         let mut tries = 1;
+        let mut writing = self.row_writer.try_acquire().ok();
         if retry_after > Duration::ZERO {
             self.release_unsent();
             tries = TRIES;
-        } else if self.row_writer.available_permits() == 0 {
-            // One of many concurrent 429s is enough, unless the API names a time to wait.
+            if writing.is_none() {
+                writing = self.row_writer.acquire().await.ok();
+            }
+        }
+        // One of many concurrent 429s is enough, unless the API names a time to wait.
+        if writing.is_none() {
             return;
         }
-        let _writing = self.row_writer.acquire().await;
         let throttle = || (self.shared.outbox).throttle(&self.app, sent_at, retry_after);
         if let Some(Some(rate_per_s)) = self.written("slowed", tries, throttle).await {
             self.release_unsent();
@@ -179,7 +183,7 @@ impl Lane {
         }
     }
 
-    /// Tries a statement several times. Logs the failure of many tries, unless it is an outage, which the claim loop logs.
+    /// Tries a statement several times. Logs the failure of many tries.
     async fn written<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
@@ -192,7 +196,7 @@ impl Lane {
                 Ok(written) => return Some(written),
                 Err(error) => error,
             };
-            if attempt == tries.min(TRIES) && !is_outage(&error) {
+            if attempt == tries.min(TRIES) {
                 tracing::warn!(
                     event = "lane_update_failed",
                     app = self.app,

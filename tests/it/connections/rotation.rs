@@ -96,7 +96,12 @@ async fn a_rotated_password_in_a_password_file_needs_no_restart() {
         worker.env("PGPASSFILE", file.to_str().expect("a path"))
     };
     fs::set_permissions(&file, Permissions::from_mode(0o640)).expect("set");
-    with_file().fails(1, &["chmod 600"]).await;
+    with_file()
+        .fails(
+            2,
+            &["PGPASSFILE", "other users can read it: run `chmod 600`"],
+        )
+        .await;
     fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");
     world.insert_many(1_000).await;
     survives_a_rotation(

@@ -167,3 +167,26 @@ async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     drop(worker);
     stepped.stop().await;
 }
+
+#[tokio::test]
+async fn a_correction_of_due_times_that_fails_again_and_again_is_logged() {
+    let Some(stepped) = SteppedWorld::new(0).await else {
+        return;
+    };
+    let world = &stepped.world;
+    let workers = stepped.fleet(1).await;
+    world.assert_sends().await;
+    world
+        .execute(
+            "create or replace function signaling.set_messages_back(
+                app text, lease interval, of_retries boolean, after_at timestamptz, after_id bigint,
+                out changed integer, out last_at timestamptz, out last_id bigint)
+             language plpgsql as $$ begin raise exception 'refused'; end $$",
+        )
+        .await;
+    stepped.clock.set(-HOUR_S);
+    workers[0].until_logged("lane_update_failed").await;
+    world.assert_sends().await;
+    drop(workers);
+    stepped.stop().await;
+}

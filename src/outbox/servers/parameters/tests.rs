@@ -80,6 +80,7 @@ fn a_url_is_split_where_libpq_splits_it() {
     for (name, expected) in [("user", "u"), ("password", "p"), ("dbname", "d")] {
         assert_eq!(text(&by_query, name), Some(expected), "{name}");
     }
+    assert_eq!(text(&parsed("postgres://u@h"), "dbname"), Some("u"));
     for url in [
         "mysql://h/db",
         "host=h dbname=db",
@@ -149,6 +150,12 @@ fn an_unsupported_parameter_is_refused_by_name_and_never_with_its_value() {
         ("channel_binding=require", "channel_binding"),
         ("require_auth=hush", "require_auth"),
         ("requirepeer=hush", "requirepeer"),
+        // Each is harmless for another parameter.
+        ("requirepeer=postgres", "requirepeer"),
+        ("service=prefer", "service"),
+        ("sslcertmode=disable", "sslcertmode"),
+        ("ssl_max_protocol_version=TLSv1.2", "TLS 1.2 or 1.3"),
+        ("target_session_attrs=standby", "one that takes writes"),
         ("gssencmode=require", "gssencmode"),
         ("hostaddr=hush", "hostaddr"),
         ("passfile=hush", "set PGPASSFILE"),
@@ -177,6 +184,8 @@ fn an_unsupported_parameter_is_refused_by_name_and_never_with_its_value() {
         "gssencmode=disable",
         "sslnegotiation=postgres",
         "target_session_attrs=read-write",
+        "ssl_max_protocol_version=TLSv1.3",
+        "ssl_min_protocol_version=TLSv1.1",
     ] {
         parsed(&format!("postgres://h/db?{query}"));
     }
