@@ -46,8 +46,8 @@ pub(crate) fn is_impossible(value: &str) -> bool {
     value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-/// True for a value that is probably a mistake, although the worker can use the value: with a quotation mark at an end, white
-/// space or an invisible character inside, or other characters than ASCII.
+/// True for a value that no API key, secret, token or certificate has: with a quotation mark at an end, white space or an
+/// invisible character inside, or other characters than ASCII.
 pub(crate) fn is_odd(value: &str) -> bool {
     let quotes = ['"', '\'', '`'];
     value.starts_with(quotes)

@@ -22,8 +22,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -156,8 +155,6 @@ pub(crate) async fn run(
     Ok(())
 }
 
-type Run = fn(Arc<Process>) -> BoxFuture<'static, ()>;
-
 /// Spawns the tasks of the process, and lets the lanes spawn deliveries. Each task restarts after a panic.
 fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
     let max_in_flight = process.lanes.values().map(|lane| lane.in_flight.max).sum();
@@ -180,33 +177,34 @@ fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
             restart_after_panics("lane", Some(&lane.app), shutdown, start, || ()).await;
         });
     }
-    let interrupted: [(&'static str, Run); 6] = [
-        ("clock_follower", |process| {
-            clock_follower::run(process).boxed()
-        }),
-        ("listener", |process| listener::run(process).boxed()),
-        ("poller", |process| poller::run(process).boxed()),
-        ("reporter", |process| reporter::run(process).boxed()),
-        ("janitor", |process| janitor::run(process).boxed()),
-        ("queue_counter", |process| {
-            stats_flusher::count(process).boxed()
-        }),
-    ];
-    for (task, run) in interrupted {
-        let process = Arc::clone(process);
-        tasks.spawn(async move {
-            let start = || run(Arc::clone(&process));
-            let shutdown = &process.shared.shutdown;
-            let running = restart_after_panics(task, None, shutdown, start, || ());
-            shutdown.run_until_cancelled(running).await;
-        });
-    }
+    spawn_background(process, tasks, "clock_follower", clock_follower::run);
+    spawn_background(process, tasks, "listener", listener::run);
+    spawn_background(process, tasks, "poller", poller::run);
+    spawn_background(process, tasks, "reporter", reporter::run);
+    spawn_background(process, tasks, "janitor", janitor::run);
+    spawn_background(process, tasks, "queue_counter", stats_flusher::count);
     let process = Arc::clone(process);
     tasks.spawn(async move {
         // A shutdown does not interrupt a save, because its stats are in no buffer any more.
         let start = || stats_flusher::run(&process);
         let shutdown = &process.shared.shutdown;
         restart_after_panics("stats_flusher", None, shutdown, start, || ()).await;
+    });
+}
+
+/// Spawns a task that a shutdown interrupts.
+fn spawn_background<T: Future<Output = ()> + Send + 'static>(
+    process: &Arc<Process>,
+    tasks: &TaskTracker,
+    task: &'static str,
+    run: impl Fn(Arc<Process>) -> T + Send + Sync + 'static,
+) {
+    let process = Arc::clone(process);
+    tasks.spawn(async move {
+        let start = || run(Arc::clone(&process));
+        let shutdown = &process.shared.shutdown;
+        let running = restart_after_panics(task, None, shutdown, start, || ());
+        shutdown.run_until_cancelled(running).await;
     });
 }
 

@@ -102,21 +102,10 @@ fn check_settings(config: &WorkerConfig) -> Vec<Finding> {
         humantime::format_duration(config.timing.lease()),
         humantime::format_duration(config.timing.request_timeout)
     );
-    let mut findings = vec![
+    vec![
         Finding::ok("settings", settings),
         lane::environment(config.environment.as_deref()),
-    ];
-    for app in &config.apps {
-        for variable in &app.odd_secrets {
-            let advice = "compare the value with the vendor's console: an env file may keep quotation marks in the value, and a copied value may contain invisible characters";
-            let found = format!(
-                "{variable} has quotation marks around it, white space inside, or characters other than ASCII"
-            );
-            let odd = Finding::warn("settings", found, advice);
-            findings.push(odd.of_app(&app.alias));
-        }
-    }
-    findings
+    ]
 }
 
 async fn check_database(

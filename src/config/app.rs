@@ -25,8 +25,6 @@ pub(crate) struct AppConfig {
     pub(crate) alias: String,
     pub(crate) app_id: String,
     pub(crate) credentials: Credentials,
-    /// Variables whose values are probably mistakes.
-    pub(crate) odd_secrets: Vec<&'static str>,
     /// In order of preference.
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
@@ -261,11 +259,9 @@ impl RawApp {
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
             .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
-        let mut odd_secrets = Vec::new();
         Ok(AppConfig {
             alias: alias.to_owned(),
-            credentials: self.credentials(&app_id, &mut odd_secrets)?,
-            odd_secrets,
+            credentials: self.credentials(&app_id)?,
             app_id,
             base_urls,
             ca_file: self.ca_file,
@@ -274,16 +270,12 @@ impl RawApp {
         })
     }
 
-    fn credentials(
-        &mut self,
-        app_id: &str,
-        odd: &mut Vec<&'static str>,
-    ) -> Result<Credentials, String> {
+    fn credentials(&mut self, app_id: &str) -> Result<Credentials, String> {
         let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
         let given_headers = given_headers
             .transpose()
             .map_err(|_| "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
-        let [key, api_secret, token, certificate] = self.secrets().map(|raw| secret(raw, odd));
+        let [key, api_secret, token, certificate] = self.secrets().map(secret);
         let wrong = match (key?, api_secret?, token?, certificate?) {
             (Some(key), Some(secret), None, None) => {
                 return Ok(Credentials::Basic { key, secret });
@@ -293,11 +285,9 @@ impl RawApp {
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
                 // Otherwise every message would end as failed, because its sender is another one.
-                if !is_name(&uid, SENDER_PUNCTUATION, 64) {
+                let is_quoted = uid.starts_with('\'') && uid.ends_with('\'');
+                if is_quoted || !is_name(&uid, SENDER_PUNCTUATION, 64) {
                     return Err("AGORA_UID (uid) is not a user ID of the API: set it to the ID alone, without the quotation marks of an env file".into());
-                }
-                if is_odd(&uid) {
-                    odd.push("AGORA_UID");
                 }
                 return Ok(Credentials::Token {
                     token,
@@ -331,11 +321,7 @@ fn is_name(text: &str, more: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
-/// Adds the variable to `odd` if its value is probably a mistake.
-fn secret(
-    (name, value, file): RawSecret<'_>,
-    odd: &mut Vec<&'static str>,
-) -> Result<Option<SecretSource>, String> {
+fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
     let source = match (value.take(), file.take()) {
         (Some(_), Some(_)) => {
             return Err(format!(
@@ -353,8 +339,11 @@ fn secret(
             "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
         ));
     }
+    // The API would answer 401, and the app would be held.
     if is_odd(secret.expose_secret()) {
-        odd.push(name);
+        return Err(format!(
+            "{name} has quotation marks around it, white space inside, or characters other than ASCII: set it to the value alone. An env file may keep quotation marks"
+        ));
     }
     Ok(Some(source))
 }

@@ -83,7 +83,7 @@ impl Outbox {
             failed = column(reports, |report| count(report.failed)),
             doubting = column(reports, |report| report.is_doubting),
             aside_reasons = column(reports, |report| report.aside_reason.clone()),
-            environment = config.environment.clone(),
+            environment = config.environment.as_deref(),
         );
         self.pool.call(call).await?.decode()
     }

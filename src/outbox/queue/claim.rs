@@ -207,7 +207,7 @@ impl Outbox {
             poll_interval = poll_interval,
             wants_wakeup = request.wants_wakeup,
             avoided = request.avoided.clone(),
-            environment = config.environment.clone(),
+            environment = config.environment.as_deref(),
             one_by_one = request.one_by_one,
         );
         let (client, server) = request.timeout.deadlines(request.one_by_one);

@@ -77,7 +77,7 @@ impl Outbox {
             open_lane,
             app = app,
             limit_per_s = limit_per_s,
-            environment = environment.map(str::to_owned),
+            environment = environment,
             is_missing = is_missing,
         );
         let answer = self.pool.call(call).await?;
@@ -114,7 +114,7 @@ impl Outbox {
             horizon = HORIZON,
             poll_interval = poll_interval,
             renews_wakeup = renews_wakeup,
-            environment = environment.map(str::to_owned),
+            environment = environment,
         );
         let answer = self.pool.call(call).await?;
         let rows: Vec<(String, Json<NextDue>)> = answer.decode()?;

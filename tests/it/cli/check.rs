@@ -283,16 +283,3 @@ async fn a_read_only_database_fails() {
     let text = said(check(&world), 1).await;
     assert_line(&text, "FAIL", "database", &["read-only"]);
 }
-
-#[tokio::test]
-async fn quotation_marks_around_a_secret_warn() {
-    let world = World::new().await;
-    let worker = check(&world).env("AGORA_API_SECRET", &format!("\"{API_SECRET}\""));
-    let text = said(worker, 0).await;
-    let odd = text.lines().find(|line| line.contains("quotation mark"));
-    let odd = odd.unwrap_or_else(|| panic!("no warning: {text}"));
-    assert!(
-        odd.starts_with("warn") && odd.contains("AGORA_API_SECRET"),
-        "{odd}"
-    );
-}
