@@ -11,3 +11,29 @@ mod plan;
 mod prepared;
 pub(crate) mod protocol;
 pub(crate) mod roles;
+
+use sqlx::postgres::PgDatabaseError;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use testkit::World;
+
+/// An insert with the columns that have no default.
+const INSERT: &str =
+    "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')";
+
+async fn try_to(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {
+    let statement = sqlx::raw_sql(AssertSqlSafe(statement.to_owned()));
+    statement.execute(connection).await.map(|_| ())
+}
+
+fn database_error(error: sqlx::Error) -> PgDatabaseError {
+    let error = error.into_database_error();
+    *error.expect("an error of the database").downcast()
+}
+
+/// The error of a statement that Postgres has to refuse.
+async fn refusal(world: &World, statement: &str) -> PgDatabaseError {
+    let mut connection = world.pool.acquire().await.expect("a connection");
+    let done = try_to(&mut connection, statement).await;
+    database_error(done.expect_err(statement))
+}

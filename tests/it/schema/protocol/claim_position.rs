@@ -3,7 +3,7 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Claim, make_retries, world};
+use super::{Claim, INFINITY, make_retries, world};
 use testkit::{World, peer};
 
 /// Three messages that were due at the same time, two of a time after that; and that time.
@@ -17,29 +17,24 @@ async fn five_messages(world: &World) -> (Vec<i64>, String) {
 }
 
 #[tokio::test]
-async fn a_claim_passes_over_first_attempts_up_to_its_scan_position() {
-    let world = world().await;
-    let (ids, early) = five_messages(&world).await;
-    let claim = Claim {
-        first_after: (early, ids[1]),
-        ..Claim::default()
-    };
-    assert_eq!(claim.run(&world.pool).await.ids(), ids[2..]);
-    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..2]);
-}
-
-#[tokio::test]
-async fn a_claim_passes_over_retries_up_to_their_own_scan_position() {
-    let world = world().await;
-    let (ids, early) = five_messages(&world).await;
-    make_retries(&world, "true").await;
-    let claim = Claim {
-        first_after: ("infinity".into(), 0),
-        retry_after: (early, ids[2]),
-        ..Claim::default()
-    };
-    assert_eq!(claim.run(&world.pool).await.ids(), ids[3..]);
-    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..3]);
+async fn a_claim_passes_over_messages_up_to_the_scan_position_of_their_kind() {
+    let end = (INFINITY.to_owned(), 0);
+    for are_retries in [false, true] {
+        let world = world().await;
+        let (ids, early) = five_messages(&world).await;
+        let position = (early, ids[1]);
+        let mut claim = Claim::default();
+        (claim.first_after, claim.retry_after) = if are_retries {
+            make_retries(&world, "true").await;
+            (end.clone(), position)
+        } else {
+            (position, end.clone())
+        };
+        let found = claim.run(&world.pool).await.ids();
+        assert_eq!(found, ids[2..], "retries: {are_retries}");
+        let rest = Claim::default().run(&world.pool).await.ids();
+        assert_eq!(rest, ids[..2], "retries: {are_retries}");
+    }
 }
 
 #[tokio::test]
