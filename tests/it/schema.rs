@@ -26,6 +26,22 @@ async fn try_to(connection: &mut PgConnection, statement: &str) -> Result<(), sq
     statement.execute(connection).await.map(|_| ())
 }
 
+/// Changes the rows of workers by hand. After the columns, there may be a `where`.
+async fn set_workers(world: &World, changes: &str) {
+    let update = format!("update signaling.worker set {changes}");
+    world.execute(&update).await;
+}
+
+/// The attempts of a message that are logged: number, outcome, fault, whether it was charged, and the worker.
+async fn logged(world: &World, id: i64) -> Vec<String> {
+    world
+        .column(&format!(
+            "select concat_ws(' ', attempt, outcome, fault, case when charged then 'charged' else 'uncharged' end, claimed_by)
+             from signaling.attempt where message_id = {id} order by id"
+        ))
+        .await
+}
+
 fn database_error(error: sqlx::Error) -> PgDatabaseError {
     let error = error.into_database_error();
     *error.expect("an error of the database").downcast()

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::logged;
 use testkit::{World, assert_contains, peer};
 
 #[tokio::test]
@@ -56,8 +57,6 @@ async fn a_cancelled_message_whose_worker_died_logs_the_attempt_that_may_have_be
     assert_eq!((&*row.status, row.attempts), ("cancelled", 1));
     let error = row.error.expect("an error");
     assert_contains(&error, &["the worker that had this message"]);
-    let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
-    assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
+    let lost = "1 lost worker charged the dead one";
+    assert_eq!(logged(&world, id).await, [lost]);
 }

@@ -1,6 +1,8 @@
 //! `signaling.obstacle`: everything that keeps an app from sending.
 
 use serde_json::json;
+
+use super::set_workers;
 use testkit::{World, peer};
 
 async fn kinds(world: &World) -> Vec<String> {
@@ -48,9 +50,7 @@ async fn an_app_of_another_environment_than_all_its_workers_is_told_of() {
     let sentence: String = world.ask("select sentence from signaling.obstacle").await;
     let expected = "the app belongs to the environment production, and the workers";
     assert!(sentence.starts_with(expected), "{sentence}");
-    world
-        .execute("update signaling.worker set environment = 'production'")
-        .await;
+    set_workers(&world, "environment = 'production'").await;
     assert!(kinds(&world).await.is_empty());
     let waits_for: String = world.ask("select waits_for from signaling.delivery").await;
     assert_eq!(waits_for, "the next free slot of the app");

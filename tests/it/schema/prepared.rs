@@ -18,9 +18,7 @@ const IDLE_CLAIM: &str = "select lane->>'wakeup' from signaling.claim(
 async fn a_producers_insert_can_be_prepared_while_a_worker_is_idle() {
     let postgres = Postgres::start_with_settings(&["max_prepared_transactions=5"]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
-    world
-        .execute("select signaling.open_lane('default', 100)")
-        .await;
+    world.open_lane("default").await;
     let mut worker = world.connect().await;
     let mut producer = world.connect().await;
     let wakeup: String = ask(&mut worker, IDLE_CLAIM).await;

@@ -29,11 +29,11 @@ mod wakeup;
 use serde_json::json;
 use sqlx::postgres::types::PgInterval;
 use sqlx::postgres::{PgDatabaseError, PgListener, PgRow};
-use sqlx::{AssertSqlSafe, FromRow, PgExecutor};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{database_error, refusal};
+use super::{database_error, logged, refusal, set_workers};
 use testkit::{World, peer};
 
 /// The default app's limit, for which the lane gives out a slot each 10 ms.
@@ -50,7 +50,8 @@ const BEGINNING: &str = "-infinity";
 const INFINITY: &str = "infinity";
 
 /// The columns of a lane that is not held.
-const NOT_HELD: &str = "hold = null, hold_reason = null, hold_since = null, hold_until = null";
+const NOT_HELD: &str =
+    "hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0";
 
 /// A world in which the default app has a lane.
 async fn world() -> World {
@@ -87,6 +88,12 @@ async fn make_retries(world: &World, condition: &str) {
     world
         .set_messages(&format!("{retried} where {condition}"))
         .await;
+}
+
+/// Locks messages in another session.
+async fn lock_messages(world: &World, condition: &str) -> Transaction<'static, Postgres> {
+    let lock = format!("select from signaling.outbox where {condition} for update");
+    world.open_transaction(&lock).await
 }
 
 /// Inserts a message with this payload.

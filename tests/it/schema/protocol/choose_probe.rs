@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, end_pause, hold, make_retries, world};
+use super::{Claim, end_pause, hold, lock_messages, make_retries, world};
 use testkit::{World, channel, peer};
 
 /// Inserts a message that has been due for so many seconds.
@@ -167,8 +167,7 @@ async fn a_probe_passes_over_messages_that_are_locked() {
     let world = world().await;
     world.insert_many(2).await;
     hold(&world).await;
-    let lock = "select from signaling.outbox where id = 1 for update";
-    let lock = world.open_transaction(lock).await;
+    let lock = lock_messages(&world, "id = 1").await;
     assert_eq!(failing_probe(&world).await, Some(2));
     lock.rollback().await.expect("unlocked");
     assert_eq!(failing_probe(&world).await, Some(1));

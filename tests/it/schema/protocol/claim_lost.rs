@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, world};
+use super::{Claim, Claimed, logged, world};
 use testkit::{World, peer};
 
 /// A message whose worker died, and whose lease has ended.
@@ -28,13 +28,9 @@ async fn a_lost_message_that_may_be_repeated_is_claimed_again() {
     let row = world.row(id).await;
     assert_eq!((row.attempts, row.claim_id), (1, Some(claimed.id)));
     assert_eq!(row.claimed_by.as_deref(), Some("tester"));
-    let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
-    assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
-    let found = (attempts[0].fault.as_deref(), attempts[0].charged);
-    assert_eq!(found, (Some("worker"), true));
-    assert_eq!(attempts[0].sent_at, None);
+    let lost = "1 lost worker charged the dead one";
+    assert_eq!(logged(&world, id).await, [lost]);
+    assert_eq!(world.attempts(id).await[0].sent_at, None);
 }
 
 #[tokio::test]
@@ -66,8 +62,11 @@ async fn a_lost_message_without_attempts_left_ends_as_failed_without_another_cal
     assert_eq!((&*row.status, row.attempts), ("failed", 2));
     let error = row.error.expect("an error");
     assert!(error.contains("whether it was called"), "{error}");
-    let outcomes = world.attempts(id).await.into_iter();
-    assert!(outcomes.map(|attempt| attempt.outcome).eq(["lost"; 2]));
+    let attempts = [
+        "1 lost worker charged the dead one",
+        "2 lost worker charged tester",
+    ];
+    assert_eq!(logged(&world, id).await, attempts);
 }
 
 #[tokio::test]

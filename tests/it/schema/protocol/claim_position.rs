@@ -38,7 +38,7 @@ async fn a_claim_passes_over_messages_up_to_the_scan_position_of_their_kind() {
 }
 
 #[tokio::test]
-async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
+async fn a_claim_that_took_all_or_of_a_paused_lane_says_when_the_next_message_is_due() {
     let world = world().await;
     let later = world
         .insert(peer(json!({"due_at": world.time_in(60_000).await})))
@@ -54,6 +54,9 @@ async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
     let rest = Claim::default().run(&world.pool).await;
     let found = (rest.messages.len(), rest.lane.next_due_at);
     assert_eq!(found, (0, Some(due_at)));
+    world.execute("select signaling.pause('default')").await;
+    let paused = Claim::default().run(&world.pool).await;
+    assert_eq!(paused.lane.next_due_at, Some(due_at));
 }
 
 #[tokio::test]
@@ -71,15 +74,4 @@ async fn next_due_at_tells_of_retries_within_the_poll_interval_only() {
     assert_eq!(next_due_at("60 seconds").await, None);
     let soon = next_due_at("1900 milliseconds").await;
     assert_eq!(soon, Some(world.row(id).await.due_at));
-}
-
-#[tokio::test]
-async fn a_paused_lane_tells_when_the_next_message_is_due_all_the_same() {
-    let world = world().await;
-    let id = world
-        .insert(peer(json!({"due_at": world.time_in(60_000).await})))
-        .await;
-    world.execute("select signaling.pause('default')").await;
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!(claimed.lane.next_due_at, Some(world.row(id).await.due_at));
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use time::Duration;
 
-use super::{Claim, LEASE, NOT_HELD, SPACING, now, world};
+use super::{Claim, LEASE, NOT_HELD, SPACING, lock_messages, now, world};
 use testkit::{execute, peer};
 
 #[tokio::test]
@@ -137,9 +137,7 @@ async fn a_claim_passes_over_messages_that_are_locked() {
     let world = world().await;
     let locked = world.insert(peer(json!({}))).await;
     let free = world.insert(peer(json!({}))).await;
-    let mut other = world.connect().await;
-    let lock = format!("begin; select from signaling.outbox where id = {locked} for update");
-    execute(&mut other, &lock).await;
+    let _lock = lock_messages(&world, &format!("id = {locked}")).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [free]);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, INFINITY, world};
+use super::{Claim, INFINITY, lock_messages, world};
 use testkit::{World, peer};
 
 /// Ends messages of some apps: the app, and how many expired or ended as unknown.
@@ -105,9 +105,7 @@ async fn one_call_ends_a_thousand_messages_of_an_app_at_most() {
 async fn a_locked_message_expires_another_time() {
     let world = world().await;
     let id = overdue(&world, json!({})).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox for update")
-        .await;
+    let lock = lock_messages(&world, "true").await;
     assert_eq!(expire_default(&world).await, (0, 0));
     lock.commit().await.expect("unlocked");
     assert_eq!(expire_default(&world).await, (1, 0));

@@ -55,9 +55,7 @@ async fn every_function_of_a_worker_gets_through_while_a_table_is_empty() {
                 called => assert!(called.is_ok(), "{call} without {table}: {called:?}"),
             }
         }
-        world
-            .execute("select signaling.open_lane('default', 102)")
-            .await;
+        world.open_lane("default").await;
     }
 }
 

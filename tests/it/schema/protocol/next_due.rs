@@ -59,9 +59,7 @@ async fn make_due_in(world: &World, time: &str) {
 #[tokio::test]
 async fn each_app_that_has_a_lane_gets_a_row() {
     let world = world().await;
-    world
-        .execute("select signaling.open_lane('other', 50)")
-        .await;
+    world.open_lane("other").await;
     let id = world.insert(peer(json!({}))).await;
     let later = world.time_in(60_000).await;
     let other = world
@@ -86,9 +84,7 @@ async fn each_app_that_has_a_lane_gets_a_row() {
 #[tokio::test]
 async fn each_app_is_looked_at_from_its_own_scan_position() {
     let world = world().await;
-    world
-        .execute("select signaling.open_lane('other', 50)")
-        .await;
+    world.open_lane("other").await;
     let due_at = world.time_in(-1_000).await;
     let mut ids = Vec::new();
     for app in ["default", "default", "other", "other"] {
@@ -102,25 +98,21 @@ async fn each_app_is_looked_at_from_its_own_scan_position() {
 }
 
 #[tokio::test]
-async fn a_retry_is_told_of_within_the_poll_interval() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    make_retries(&world, "true").await;
-    make_due_in(&world, "1 minute").await;
-    assert_eq!(default_app(&world).await.retry_id, None);
-    make_due_in(&world, "1 second").await;
-    let row = default_app(&world).await;
-    assert_eq!((row.retry_id, row.first_id), (Some(id), None));
-    assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
-}
-
-#[tokio::test]
-async fn a_message_that_is_claimed_is_due_as_a_retry_when_its_lease_ends() {
-    let world = world().await;
-    let (id, _) = claimed_message(&world).await;
-    make_due_in(&world, "1 second").await;
-    let row = default_app(&world).await;
-    assert_eq!((row.first_id, row.retry_id), (None, Some(id)));
+async fn a_retry_or_a_lease_that_ends_is_told_of_within_the_poll_interval() {
+    for is_claimed in [false, true] {
+        let world = world().await;
+        let (id, _) = claimed_message(&world).await;
+        if !is_claimed {
+            make_retries(&world, "true").await;
+            world.set_messages("claim_id = null").await;
+        }
+        make_due_in(&world, "1 minute").await;
+        assert_eq!(default_app(&world).await.retry_id, None, "{is_claimed}");
+        make_due_in(&world, "1 second").await;
+        let row = default_app(&world).await;
+        assert_eq!((row.retry_id, row.first_id), (Some(id), None));
+        assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
+    }
 }
 
 #[tokio::test]

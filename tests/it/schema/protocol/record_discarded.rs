@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::record::{Record, record};
-use super::{Claim, claimed_message, world};
+use super::{Claim, claimed_message, lock_messages, world};
 
 #[tokio::test]
 async fn a_record_of_another_claim_or_of_a_message_that_is_gone_is_discarded() {
@@ -81,9 +81,7 @@ async fn a_locked_message_holds_up_no_other_record() {
     let world = world().await;
     world.insert_many(3).await;
     let claim = Claim::default().run(&world.pool).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox where id = 2 for update")
-        .await;
+    let lock = lock_messages(&world, "id = 2").await;
     let records = [1, 2, 3].map(|id| Record::transient(id, &claim));
     let found = record(&world.pool, &records).await;
     assert_eq!(found, ["recorded", "locked", "recorded"]);

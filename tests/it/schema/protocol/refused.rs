@@ -64,8 +64,8 @@ async fn record_one_by_one(world: &World, outcome: Record) -> (String, Option<St
 
 #[tokio::test]
 async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
+    let world = world().await;
     for refusal in REFUSALS {
-        let world = world().await;
         let poisoned = insert(&world, POISON).await;
         let others = [insert(&world, "fine").await, insert(&world, "fine").await];
         refuse_poison(&world, refusal).await;
@@ -253,10 +253,10 @@ async fn an_outcome_whose_update_is_skipped_is_refused_and_not_locked() {
 
 #[tokio::test]
 async fn a_message_that_can_not_expire_keeps_no_other_from_it() {
+    let world = world().await;
+    let past = world.time_in(-1_000).await;
+    let later = world.time_in(60_000).await;
     for refusal in REFUSALS {
-        let world = world().await;
-        let past = world.time_in(-1_000).await;
-        let later = world.time_in(60_000).await;
         let overdue =
             |payload: &str| peer(json!({"payload": payload, "expires_at": past, "due_at": later}));
         let poisoned = world.insert(overdue(POISON)).await;

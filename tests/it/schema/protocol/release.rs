@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Claim, claimed_message, hold, world};
+use super::{Claim, claimed_message, hold, lock_messages, world};
 use testkit::World;
 
 /// Gives claims of the default app back, and returns those that had messages.
@@ -75,9 +75,7 @@ async fn messages_that_are_locked_are_released_another_time() {
     let world = world().await;
     world.insert_many(2).await;
     let claim = Claim::default().run(&world.pool).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox where id = 1 for update")
-        .await;
+    let lock = lock_messages(&world, "id = 1").await;
     assert_eq!(release(&world, &[claim.id]).await, [claim.id]);
     assert_eq!(world.count("claim_id is null").await, 1);
     lock.commit().await.expect("unlocked");

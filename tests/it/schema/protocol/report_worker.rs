@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::set_workers;
 use testkit::World;
 
 /// A worker of the default app that reports so many accepted messages, and why it has stepped aside. Returns how many
@@ -36,11 +37,7 @@ async fn a_worker_is_alive_until_thirty_seconds_after_its_last_report() {
     report(&world, id, 7, None).await;
     assert!(fleet::<bool>(&world, id, "is_alive and accepted = 7 and app = 'default'").await);
     for (ago, is_alive) in [("25 seconds", true), ("31 seconds", false)] {
-        world
-            .execute(&format!(
-                "update signaling.worker set seen_at = now() - interval '{ago}'"
-            ))
-            .await;
+        set_workers(&world, &format!("seen_at = now() - interval '{ago}'")).await;
         let found = fleet::<bool>(&world, id, "is_alive").await;
         assert_eq!(found, is_alive, "{ago}");
     }
@@ -59,11 +56,8 @@ async fn a_worker_learns_how_the_calls_of_the_others_go() {
     report(&world, two, 5, Some("HTTP 401")).await;
     assert_eq!(report(&world, one, 7, None).await, (5, 0));
     // Nor does one that has died, and its counters are gone.
-    world
-        .execute(&format!(
-            "update signaling.worker set seen_at = now() - interval '31 seconds' where worker_id = '{two}'"
-        ))
-        .await;
+    let died = format!("seen_at = now() - interval '31 seconds' where worker_id = '{two}'");
+    set_workers(&world, &died).await;
     assert_eq!(report(&world, one, 7, None).await, (0, 0));
 }
 
@@ -180,11 +174,8 @@ async fn a_worker_that_has_not_been_seen_for_a_day_is_deleted() {
     let (dead, quiet, alive) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     for (id, ago) in [(dead, "25 hours"), (quiet, "23 hours")] {
         report(&world, id, 7, None).await;
-        world
-            .execute(&format!(
-                "update signaling.worker set seen_at = now() - interval '{ago}' where worker_id = '{id}'"
-            ))
-            .await;
+        let seen = format!("seen_at = now() - interval '{ago}' where worker_id = '{id}'");
+        set_workers(&world, &seen).await;
     }
     // One report in a hundred deletes: none of two thousand does once in half a billion times.
     world

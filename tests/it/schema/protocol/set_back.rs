@@ -3,7 +3,10 @@
 use serde_json::json;
 use time::{Duration, OffsetDateTime};
 
-use super::{BEGINNING, Claim, LEASE, LEASE_TEXT, NOT_HELD, hold, make_retries, now, world};
+use super::{
+    BEGINNING, Claim, LEASE, LEASE_TEXT, NOT_HELD, hold, lock_messages, make_retries, now,
+    set_workers, world,
+};
 use testkit::{World, peer};
 
 /// Changes messages until nothing more is found, and returns how many have changed.
@@ -202,9 +205,7 @@ async fn a_message_that_somebody_has_locked_is_passed_over() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     world.set_messages(INSERTED_AHEAD).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox for update")
-        .await;
+    let lock = lock_messages(&world, "true").await;
     assert_eq!(set_messages_back(&world).await, 0);
     lock.rollback().await.expect("unlocked");
     assert_eq!(set_messages_back(&world).await, 1);
@@ -273,8 +274,6 @@ async fn a_worker_that_was_seen_ahead_of_the_clock_is_not_alive() {
     world.pretend_worker("one", "1", "default").await;
     let is_alive = async || -> bool { world.ask("select is_alive from signaling.fleet").await };
     assert!(is_alive().await);
-    world
-        .execute("update signaling.worker set seen_at = now() + interval '1 hour'")
-        .await;
+    set_workers(&world, "seen_at = now() + interval '1 hour'").await;
     assert!(!is_alive().await);
 }

@@ -103,9 +103,7 @@ async fn inserts_notify_each_app_once_a_statement_while_a_worker_wants_it() {
     assert_eq!(notified(&world, &mut listener).await, [""; 0]);
     listening().run(&world.pool).await;
     world.insert_many(2).await;
-    world
-        .execute("insert into signaling.outbox (app, sender, destination, payload) values ('other', 'a', 'b', 'x')")
-        .await;
+    world.insert_many_of("other", 1).await;
     assert_eq!(notified(&world, &mut listener).await, ["default"]);
     set_wanted_until(&world, "clock_timestamp()").await;
     world.insert_many(1).await;
