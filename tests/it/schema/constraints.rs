@@ -34,72 +34,34 @@ fn mistakes() -> Vec<(String, Value)> {
             mistakes.extend(refused.map(|message| (format!("{column}_{mistake}"), message)));
         }
     }
-    for (constraint, messages) in [
-        (
-            "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes",
-            ["", "a b", &long(65)]
-                .map(|app| peer(json!({"app": app})))
-                .to_vec(),
-        ),
-        (
-            "sender_is_a_dot_segment",
-            [".", ".."]
-                .map(|sender| peer(json!({"sender": sender})))
-                .to_vec(),
-        ),
-        (
-            "neither_destination_nor_channel_name_is_given",
-            vec![json!({"sender": "alice", "payload": "hello"})],
-        ),
-        (
-            "both_destination_and_channel_name_are_given",
-            vec![peer(json!({"channel_name": "lobby"}))],
-        ),
-        ("payload_is_empty", vec![peer(json!({"payload": ""}))]),
-        (
-            "payload_is_longer_than_32768_bytes",
-            [long(32_769), "é".repeat(16_385)]
-                .map(|payload| peer(json!({"payload": payload})))
-                .to_vec(),
-        ),
-        (
-            "wait_for_ack_is_for_peer_messages_only",
-            vec![channel(json!({"wait_for_ack": true}))],
-        ),
-        (
-            "enable_offline_messaging_is_for_peer_messages_only",
-            vec![channel(json!({"enable_offline_messaging": true}))],
-        ),
-        (
-            "max_attempts_is_not_between_1_and_1000",
-            [0, 1_001]
-                .map(|max| peer(json!({"max_attempts": max})))
-                .to_vec(),
-        ),
-        (
-            "dedupe_key_is_empty_or_longer_than_256_characters",
-            [String::new(), long(257)]
-                .map(|key| peer(json!({"dedupe_key": key})))
-                .to_vec(),
-        ),
-        (
-            "traceparent_is_longer_than_128_characters",
-            vec![peer(json!({"traceparent": long(129)}))],
-        ),
-        (
-            "due_at_is_before_year_1_or_after_year_9999",
-            vec![peer(json!({"due_at": "infinity"}))],
-        ),
-        (
-            "expires_at_is_before_year_1_or_after_year_9999",
-            vec![peer(json!({"expires_at": "-infinity"}))],
-        ),
+    let of_peers = json!({
+        "app_is_not_a_name_of_1_to_64_letters_digits_dots_dashes": {"app": ["", "a b", long(65)]},
+        "sender_is_a_dot_segment": {"sender": [".", ".."]},
+        "both_destination_and_channel_name_are_given": {"channel_name": ["lobby"]},
+        "payload_is_empty": {"payload": [""]},
+        "payload_is_longer_than_32768_bytes": {"payload": [long(32_769), "é".repeat(16_385)]},
+        "max_attempts_is_not_between_1_and_1000": {"max_attempts": [0, 1_001]},
+        "dedupe_key_is_empty_or_longer_than_256_characters": {"dedupe_key": ["", long(257)]},
+        "traceparent_is_longer_than_128_characters": {"traceparent": [long(129)]},
+        "due_at_is_before_year_1_or_after_year_9999": {"due_at": ["infinity"]},
+        "expires_at_is_before_year_1_or_after_year_9999": {"expires_at": ["-infinity"]},
+    });
+    let of_channels = json!({
+        "wait_for_ack_is_for_peer_messages_only": {"wait_for_ack": [true]},
+        "enable_offline_messaging_is_for_peer_messages_only": {"enable_offline_messaging": [true]},
+        "neither_destination_nor_channel_name_is_given": {"channel_name": [null]},
+    });
+    for (message, of_kind) in [
+        (peer as fn(Value) -> Value, of_peers),
+        (channel, of_channels),
     ] {
-        mistakes.extend(
-            messages
-                .into_iter()
-                .map(|message| (constraint.to_owned(), message)),
-        );
+        for (constraint, columns) in of_kind.as_object().expect("constraints") {
+            for (column, values) in columns.as_object().expect("a column") {
+                let values = values.as_array().expect("values").iter();
+                let refused = values.map(|value| message(json!({ column: value })));
+                mistakes.extend(refused.map(|message| (constraint.clone(), message)));
+            }
+        }
     }
     mistakes
 }
