@@ -44,7 +44,9 @@ async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the
 
         // Again changes nothing, either way.
         can(&mut owner, &script).await;
-        world.run(&["grant", kind, &by_command.name]).await;
+        let granted = world.run(&["grant", kind, &by_command.name]).await;
+        let phrase = format!("{} has the rights of the kind {kind}", by_command.name);
+        assert!(granted.starts_with(&phrase), "{granted}");
         assert_eq!(rights(&world, &by_hand.name).await, expected);
         assert_eq!(rights(&world, &by_command.name).await, expected);
     }
