@@ -8,18 +8,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
+use super::INSERT;
 use testkit::{PATIENCE, Postgres, Worker, World, ask, execute, peer};
 
 /// The last release's binary. None: the test is skipped.
 fn last_release() -> Option<PathBuf> {
     let path = std::env::var_os("WORKER_LAST_RELEASE").map(PathBuf::from);
     if let Some(path) = &path {
-        let is_file = path.is_file();
-        assert!(
-            is_file,
-            "WORKER_LAST_RELEASE: {} is no file",
-            path.display()
-        );
+        assert!(path.is_file(), "WORKER_LAST_RELEASE names no file");
     } else {
         // No call of `leave_out`: before the first release, there is no binary to require.
         writeln!(
@@ -90,11 +86,8 @@ async fn workers_of_the_last_release_and_the_newest_share_an_apps_messages() {
     world.until_all_final().await;
     let all = world.count("true").await;
     world.assert_sent_once(all).await;
-    assert_eq!(
-        i64::try_from(world.seen().calls),
-        Ok(all),
-        "one call a message"
-    );
+    let calls = i64::try_from(world.seen().calls);
+    assert_eq!(calls, Ok(all), "one call a message");
     new.stop().await;
 }
 
@@ -116,17 +109,9 @@ async fn migrate_keeps_the_messages_of_a_database_of_the_last_release() {
     let migrate = || Worker::on(&url, &["migrate"]);
     migrate().binary(&binary).succeeds().await;
     let mut connection = PgConnection::connect(&url).await.expect("connected");
-    let statement = "insert into signaling.outbox (sender, destination, payload)
-                     values ('alice', 'bob', 'hello')";
-    execute(&mut connection, statement).await;
-    let new = migrate().finish().await;
-    assert_eq!(new.code, Some(0), "{new:?}");
-    let kept: i64 = ask(
-        &mut connection,
-        "select count(*) from signaling.outbox where status = 'pending'",
-    )
-    .await;
-    assert_eq!(kept, 1);
-    let status = Worker::on(&url, &["status"]);
-    status.succeeds().await;
+    execute(&mut connection, INSERT).await;
+    migrate().succeeds().await;
+    let kept = "select count(*) from signaling.outbox where status = 'pending'";
+    assert_eq!(ask::<i64>(&mut connection, kept).await, 1);
+    Worker::on(&url, &["status"]).succeeds().await;
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use simulator::CallKind;
-
 use testkit::{World, channel, peer};
 
 fn allowed_characters() -> impl Iterator<Item = char> {
@@ -44,26 +42,32 @@ async fn every_name_that_the_api_allows_reaches_it_unchanged() {
     names.push("a".to_owned() + &" ".repeat(62) + "b");
 
     let mut written = BTreeSet::new();
-    let mut transaction = Vec::new();
+    let mut messages = Vec::new();
     for (number, name) in names.iter().enumerate() {
         let (for_peer, for_channel) = (format!("peer {number}"), format!("channel {number}"));
-        transaction.push(peer(
+        messages.push(peer(
             json!({"sender": name, "destination": name, "payload": for_peer}),
         ));
-        transaction.push(channel(
+        messages.push(channel(
             json!({"sender": name, "channel_name": name, "payload": for_channel}),
         ));
-        written.insert(("peer", name.clone(), name.clone(), for_peer));
-        written.insert(("channel", name.clone(), name.clone(), for_channel));
+        written.insert(("Peer".to_owned(), name.clone(), name.clone(), for_peer));
+        written.insert((
+            "Channel".to_owned(),
+            name.clone(),
+            name.clone(),
+            for_channel,
+        ));
     }
     // A URL path can't carry these, but a body can.
     for name in [".", ".."] {
-        transaction.push(peer(json!({"destination": name, "payload": name})));
-        transaction.push(channel(json!({"channel_name": name, "payload": name})));
-        written.insert(("peer", "alice".into(), name.into(), name.into()));
-        written.insert(("channel", "alice".into(), name.into(), name.into()));
+        messages.push(peer(json!({"destination": name, "payload": name})));
+        messages.push(channel(json!({"channel_name": name, "payload": name})));
+        for kind in ["Peer", "Channel"] {
+            written.insert((kind.into(), "alice".into(), name.into(), name.into()));
+        }
     }
-    for message in transaction {
+    for message in messages {
         world.insert(message).await;
     }
     let _worker = world.worker().start();
@@ -75,15 +79,12 @@ async fn every_name_that_the_api_allows_reaches_it_unchanged() {
         .calls()
         .into_iter()
         .map(|call| {
-            let kind = match call.kind {
-                CallKind::Peer => "peer",
-                CallKind::Channel => "channel",
-            };
+            let payload = call.payload.expect("a short one");
             (
-                kind,
+                format!("{:?}", call.kind),
                 call.sender,
                 call.target,
-                call.payload.expect("a short one"),
+                payload,
             )
         })
         .collect();
@@ -113,15 +114,9 @@ async fn every_payload_that_the_api_allows_reaches_it_unchanged() {
     let _worker = world.worker().start();
     world.until_all_final().await;
     for payload in &payloads {
-        let kinds: BTreeSet<_> = world
-            .calls_of(payload)
-            .into_iter()
-            .map(|call| format!("{:?}", call.kind))
-            .collect();
-        assert_eq!(
-            kinds,
-            BTreeSet::from(["Channel".to_owned(), "Peer".to_owned()])
-        );
+        let calls = world.calls_of(payload).into_iter();
+        let kinds: BTreeSet<_> = calls.map(|call| format!("{:?}", call.kind)).collect();
+        assert!(kinds.iter().eq(["Channel", "Peer"]), "{kinds:?}");
     }
     assert_eq!(world.seen().calls, 2 * payloads.len() as u64);
     assert_eq!(world.count("status <> 'message_sent'").await, 0);
@@ -140,24 +135,19 @@ async fn every_flag_of_a_message_reaches_the_api() {
     }
     for historical in [false, true] {
         let payload = format!("channel {historical}");
-        world
-            .insert(channel(
-                json!({"enable_historical_messaging": historical, "payload": payload}),
-            ))
-            .await;
+        let flag = json!({"enable_historical_messaging": historical, "payload": payload});
+        world.insert(channel(flag)).await;
     }
     let _worker = world.worker().start();
     world.until_all_final().await;
     for bits in 0..8_u8 {
         let call = &world.calls_of(&format!("peer {bits}"))[0];
-        assert_eq!(
-            [
-                call.wait_for_ack,
-                call.enable_offline_messaging,
-                call.enable_historical_messaging
-            ],
-            [1, 2, 4].map(|bit| bits & bit != 0)
-        );
+        let flags = [
+            call.wait_for_ack,
+            call.enable_offline_messaging,
+            call.enable_historical_messaging,
+        ];
+        assert_eq!(flags, [1, 2, 4].map(|bit| bits & bit != 0));
     }
     for historical in [false, true] {
         let call = &world.calls_of(&format!("channel {historical}"))[0];

@@ -1,24 +1,19 @@
 //! `signaling.obstacle`: everything that keeps an app from sending.
 
 use serde_json::json;
+
+use super::set_workers;
 use testkit::{World, peer};
 
 async fn kinds(world: &World) -> Vec<String> {
-    world
-        .ask(
-            "select coalesce(array_agg(kind order by rank), '{}') from signaling.obstacle where app = 'default'",
-        )
-        .await
+    let kinds = "select kind from signaling.obstacle where app = 'default' order by rank";
+    world.column(kinds).await
 }
 
 async fn with_lane(change: &str) -> World {
     let world = World::new().await;
-    world
-        .execute(&format!(
-            "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s) values ('default', 100, 100, 98);
-             update signaling.lane set {change}"
-        ))
-        .await;
+    world.open_lane("default").await;
+    world.set_lane(change).await;
     world
 }
 
@@ -35,12 +30,9 @@ async fn all_obstacles_are_listed_the_one_that_people_can_end_first() {
         "select bool_and(sentence is not null and waits_for is not null) from signaling.obstacle";
     assert!(world.ask::<bool>(is_complete).await);
     world.pretend_worker("a-worker", "1", "default").await;
-    world
-        .set_lane(
-            "paused_at = null, paused_by = null, hold = 'unauthorized',
-                                       retry_after_until = now() - interval '1 second'",
-        )
-        .await;
+    let changes = "paused_at = null, paused_by = null, hold = 'unauthorized',
+                   retry_after_until = now() - interval '1 second'";
+    world.set_lane(changes).await;
     assert_eq!(kinds(&world).await, ["unauthorized"]);
     world
         .set_lane("hold = null, hold_since = null, hold_until = null")
@@ -51,18 +43,17 @@ async fn all_obstacles_are_listed_the_one_that_people_can_end_first() {
 #[tokio::test]
 async fn an_app_of_another_environment_than_all_its_workers_is_told_of() {
     let world = with_lane("environment = 'production'").await;
+    world.insert(peer(json!({}))).await;
     assert_eq!(kinds(&world).await, ["no_worker"]);
     world.pretend_worker("a-worker", "1", "default").await;
     assert_eq!(kinds(&world).await, ["other_environment"]);
     let sentence: String = world.ask("select sentence from signaling.obstacle").await;
-    assert!(
-        sentence.starts_with("the app belongs to the environment production, and the workers"),
-        "{sentence}"
-    );
-    world
-        .execute("update signaling.worker set environment = 'production'")
-        .await;
+    let expected = "the app belongs to the environment production, and the workers";
+    assert!(sentence.starts_with(expected), "{sentence}");
+    set_workers(&world, "environment = 'production'").await;
     assert!(kinds(&world).await.is_empty());
+    let waits_for: String = world.ask("select waits_for from signaling.delivery").await;
+    assert_eq!(waits_for, "the next free slot of the app");
 }
 
 #[tokio::test]
@@ -71,16 +62,13 @@ async fn a_message_and_a_resume_tell_of_the_same_obstacles() {
     world.insert(peer(json!({}))).await;
     let first = "select waits_for = (select waits_for from signaling.obstacle order by rank limit 1) from signaling.delivery";
     assert!(world.ask::<bool>(first).await);
-    let said: String = world.ask("select signaling.resume('default')").await;
-    let still: Vec<String> = world
-        .ask("select array_agg(sentence order by rank) from signaling.obstacle")
-        .await;
+    let resumed: String = world.ask("select signaling.resume('default')").await;
+    let still = "select sentence from signaling.obstacle order by rank";
+    let still: Vec<String> = world.column(still).await;
     assert_eq!(still.len(), 2);
-    let expected = "resumed, and ended the wait that the API has asked for";
-    assert_eq!(
-        said,
-        format!("{expected}; but {}; and {}", still[0], still[1])
-    );
+    let ended = "resumed, and ended the wait that the API has asked for";
+    let expected = format!("{ended}; but {}; and {}", still[0], still[1]);
+    assert_eq!(resumed, expected);
     assert!(world.ask::<bool>(first).await);
 }
 
@@ -93,25 +81,17 @@ async fn retry_counts_the_messages_of_each_app() {
     world
         .set_messages("status = 'failed', finished_at = now()")
         .await;
-    let counted = |arguments: &str| {
-        format!(
-            "select jsonb_object_agg(app_of_messages, messages) from signaling.retry({arguments})"
-        )
+    let retry = async |arguments: &str| -> serde_json::Value {
+        world
+            .ask(&format!(
+                "select coalesce(jsonb_object_agg(app_of_messages, messages), '{{}}') from signaling.retry({arguments})"
+            ))
+            .await
     };
-    let dry: serde_json::Value = world.ask(&counted("dry_run => true")).await;
-    assert_eq!(dry, json!({"one": 1, "two": 2}));
-    let retried: serde_json::Value = world.ask(&counted("app => 'two', max_rows => 1")).await;
-    assert_eq!(retried, json!({"two": 1}));
-    assert_eq!(
-        world
-            .ask::<i64>("select coalesce(sum(messages), 0)::bigint from signaling.retry()")
-            .await,
-        2
-    );
-    assert_eq!(
-        world
-            .ask::<i64>("select coalesce(sum(messages), 0)::bigint from signaling.retry()")
-            .await,
-        0
-    );
+    let dry_run = retry("dry_run => true").await;
+    assert_eq!(dry_run, json!({"one": 1, "two": 2}));
+    let two = retry("app => 'two', max_rows => 1").await;
+    assert_eq!(two, json!({"two": 1}));
+    assert_eq!(retry("").await, json!({"one": 1, "two": 1}));
+    assert_eq!(retry("").await, json!({}));
 }

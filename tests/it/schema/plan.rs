@@ -1,59 +1,37 @@
 //! The functions of the hot path use the indexes that their heads name, with any statistics of the tables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 use testkit::{World, execute};
 
-const CLAIM_TEXT: &str = include_str!("../../../migrations/functions/claim.sql");
-/// Parts of the claim.
-const WANT_WAKEUP: &str = include_str!("../../../migrations/functions/want_wakeup.sql");
-const CHOOSE_DUE: &str = include_str!("../../../migrations/functions/choose_due.sql");
-const CHOOSE_PROBE: &str = include_str!("../../../migrations/functions/choose_probe.sql");
+/// The functions of a claim that name indexes; and of a claim of a held lane.
+const OF_CLAIM: &str = "claim choose_due want_wakeup";
+const OF_PROBE: &str = "claim choose_probe";
 
-/// The hot functions: the files whose heads name their indexes, and a call that does all the work.
-fn hot() -> [(&'static str, &'static [&'static str], String); 8] {
+/// The hot functions: the functions whose files name their indexes, and a call that does all the work.
+fn hot() -> [(&'static str, &'static str, String); 8] {
     [
-        (
-            "claim",
-            &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP],
-            default_claim(),
-        ),
-        (
-            "claim that avoids destinations",
-            &[CLAIM_TEXT, CHOOSE_DUE, WANT_WAKEUP],
-            claim_that_avoids(),
-        ),
-        (
-            "claim of the oldest message for a held lane",
-            &[CLAIM_TEXT, CHOOSE_PROBE],
-            claim("held", "false"),
-        ),
-        (
-            "claim of the newest message for a held lane",
-            &[CLAIM_TEXT, CHOOSE_PROBE],
-            claim("held_long", "false"),
-        ),
-        (
-            "record",
-            &[include_str!("../../../migrations/functions/record.sql")],
-            RECORD.into(),
-        ),
+        ("claim", OF_CLAIM, default_claim()),
+        ("claim that avoids destinations", OF_CLAIM, claim_that_avoids()),
+        ("claim of the oldest message for a held lane", OF_PROBE, claim("held", "false")),
+        ("claim of the newest message for a held lane", OF_PROBE, claim("held_long", "false")),
+        ("record", "record", RECORD.into()),
         (
             "next_due",
-            &[include_str!("../../../migrations/functions/next_due.sql")],
+            "next_due",
             "select from signaling.next_due(array['default', 'other'], '{-infinity,-infinity}', '{0,0}',
                  '{-infinity,-infinity}', '{0,0}', '1 second', '2 seconds', true)"
                 .into(),
         ),
         (
             "expire",
-            &[include_str!("../../../migrations/functions/expire.sql")],
+            "expire",
             "select from signaling.expire(array['default', 'other'], 'infinity')".into(),
         ),
         (
             "release",
-            &[include_str!("../../../migrations/functions/release.sql")],
+            "release",
             "select from signaling.release('default', array['c0ffee00-0000-4000-8000-000000000000'::uuid])".into(),
         ),
     ]
@@ -104,25 +82,26 @@ async fn world() -> World {
     world
 }
 
-/// The indexes that the heads of files name.
-fn named_indexes(texts: &[&'static str]) -> Vec<&'static str> {
-    texts.iter().flat_map(|text| named_in(text)).collect()
-}
-
-fn named_in(text: &str) -> impl Iterator<Item = &str> {
-    let head = text.split("create or replace").next().expect("a head");
-    let line = head
-        .lines()
-        .find(|line| line.starts_with("-- Index"))
-        .expect("the head names the indexes");
-    let sentence = line.split('.').next().expect("a sentence");
-    sentence
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .filter(|word| {
-            ["outbox_", "lane_", "wakeup_", "worker_"]
-                .iter()
-                .any(|table| word.starts_with(table))
-        })
+/// The indexes that the heads of functions' files name, in order.
+fn named_indexes(functions: &str) -> Vec<String> {
+    let mut named = BTreeSet::new();
+    for function in functions.split(' ') {
+        let path = format!(
+            "{}/migrations/functions/{function}.sql",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let text = std::fs::read_to_string(path).expect("a function");
+        let head = text.split("create or replace").next().expect("a head");
+        let mut lines = head.lines();
+        let line = lines.find(|line| line.starts_with("-- Index"));
+        let sentence = line.expect("the head names the indexes").split('.').next();
+        let words = sentence.expect("a sentence");
+        let words = words.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let tables = ["outbox_", "lane_", "wakeup_", "worker_"];
+        let indexes = words.filter(|word| tables.iter().any(|table| word.starts_with(table)));
+        named.extend(indexes.map(str::to_owned));
+    }
+    named.into_iter().collect()
 }
 
 /// How often each table and index of the outbox, the lanes, the wakeups and the workers was scanned since the session last reported: scans of a
@@ -162,12 +141,12 @@ async fn scanned(session: &mut PgConnection, preparation: &str, statement: &str)
 /// Checks each hot function in sessions of its own and in one that has planned its statements long before.
 async fn check(world: &World, old_session: &mut PgConnection, tables: &str) {
     let mut new_session = world.connect().await;
-    for (name, texts, call) in hot() {
-        let named = named_indexes(texts);
+    for (name, functions, call) in hot() {
+        let named = named_indexes(functions);
         for session in [&mut new_session, &mut *old_session] {
             let scanned = scanned(session, CLAIMED, &call).await;
             assert!(
-                scanned.iter().all(|index| named.contains(&index.as_str())),
+                scanned.iter().all(|index| named.contains(index)),
                 "{name} on {tables} scans {scanned:?}, and its head names {named:?}"
             );
         }
@@ -192,13 +171,8 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
         )
         .await;
     check(&world, &mut session, "big tables, analyzed while small").await;
-    for (name, texts, call) in hot() {
-        let mut named: Vec<String> = named_indexes(texts)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        named.sort();
-        named.dedup();
+    for (name, functions, call) in hot() {
+        let named = named_indexes(functions);
         let scanned = scanned(&mut session, CLAIMED, &call).await;
         assert_eq!(scanned, named, "{name} needs each index that it names");
     }
@@ -207,12 +181,8 @@ async fn hot_functions_scan_the_indexes_that_they_name_with_any_statistics() {
     world
         .set_messages("status = 'failed', finished_at = now() where id % 1000 <> 0")
         .await;
-    check(
-        &world,
-        &mut session,
-        "tables of final messages, analyzed before",
-    )
-    .await;
+    let tables = "tables of final messages, analyzed before";
+    check(&world, &mut session, tables).await;
     world.execute("vacuum analyze signaling.outbox").await;
     check(&world, &mut session, "tables of final messages, analyzed").await;
     world.execute("delete from signaling.outbox").await;
@@ -298,16 +268,12 @@ async fn a_scan_position_spares_a_claim_the_dead_entries_that_a_snapshot_keeps()
     let mut session = world.connect().await;
     let (_, entries) = reads(&mut session, "^outbox", &[&default_claim()]).await;
     assert!(entries >= i64::from(MESSAGES), "only {entries} are kept");
-    let (due_at, id): (String, i64) = sqlx::query_as(
-        "select due_at::text, id from signaling.outbox order by due_at desc, id desc",
-    )
-    .fetch_one(&world.pool)
-    .await
-    .expect("a message");
-    let claim = default_claim().replace(
-        "first_after_at => '-infinity', first_after_id => 0",
-        &format!("first_after_at => '{due_at}', first_after_id => {id}"),
-    );
+    let newest = "select format('first_after_at => %L, first_after_id => %s', due_at, id)
+                  from signaling.outbox order by due_at desc, id desc limit 1";
+    let newest: String = world.ask(newest).await;
+    let beginning = "first_after_at => '-infinity', first_after_id => 0";
+    let claim = default_claim().replace(beginning, &newest);
+    assert!(claim.contains(&newest), "{claim}");
     let (_, entries) = reads(&mut session, "^outbox", &[&claim]).await;
     assert!(entries <= 10, "{entries} entries are read");
 }
@@ -328,11 +294,8 @@ async fn a_record_reads_its_own_message_and_not_all_that_are_pending() {
                 );
             execute(session, &statement).await;
             let (_, entries) = reads(session, "^outbox", &[RECORD]).await;
-            let entries = entries / RECORDS;
-            assert!(
-                entries <= 20,
-                "{tables}: {entries} entries or rows for each record"
-            );
+            let each = entries / RECORDS;
+            assert!(each <= 20, "{tables}: {each} entries or rows a record");
         }
     };
     check("empty tables").await;
@@ -382,17 +345,15 @@ async fn a_held_lane_compares_a_bounded_number_of_messages_for_its_probe() {
     }
 }
 
-/// The functions of the registry, the files whose heads name their indexes, and calls.
-const OF_WORKERS: [(&str, &str, &str); 2] = [
+/// The functions of the registry, and calls.
+const OF_WORKERS: [(&str, &str); 2] = [
     (
         "report_worker",
-        include_str!("../../../migrations/functions/report_worker.sql"),
         "select from signaling.report_worker((select worker_id from picked), 'me', '1', 'here', '{app-1,app-2}', '{app-1,app-2}',
                                              '{1,2}', '{3,4}', '{false,true}', '{null,why}')",
     ),
     (
         "retire_worker",
-        include_str!("../../../migrations/functions/retire_worker.sql"),
         "select from signaling.retire_worker((select worker_id from picked))",
     ),
 ];
@@ -409,9 +370,8 @@ async fn the_functions_of_the_registry_scan_the_indexes_that_they_name() {
     let mut old_session = world.connect().await;
     let mut check = async |tables: &str| {
         let mut new_session = world.connect().await;
-        for (name, text, call) in OF_WORKERS {
-            let mut named: Vec<&str> = named_in(text).collect();
-            named.sort_unstable();
+        for (name, call) in OF_WORKERS {
+            let named = named_indexes(name);
             for session in [&mut new_session, &mut old_session] {
                 let scanned = scanned(session, REGISTERED, call).await;
                 assert_eq!(scanned, named, "{name} on {tables}");
@@ -424,16 +384,13 @@ async fn the_functions_of_the_registry_scan_the_indexes_that_they_name() {
                    insert into signaling.worker_app (app, worker_id)
                    select 'app-' || n, worker_id from signaling.worker, generate_series(1, 20) as n
                    on conflict do nothing";
+    let analyze = "analyze signaling.worker, signaling.worker_app";
     world.execute(&workers.replace("50", "3")).await;
-    world
-        .execute("analyze signaling.worker, signaling.worker_app")
-        .await;
+    world.execute(analyze).await;
     check("small tables, analyzed").await;
     world.execute(workers).await;
     check("big tables, analyzed while small").await;
-    world
-        .execute("analyze signaling.worker, signaling.worker_app")
-        .await;
+    world.execute(analyze).await;
     check("big tables, analyzed").await;
 }
 

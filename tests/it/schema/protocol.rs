@@ -26,13 +26,15 @@ mod slow_triggers;
 mod throttle;
 mod wakeup;
 
+use serde_json::json;
 use sqlx::postgres::types::PgInterval;
-use sqlx::postgres::{PgListener, PgRow};
-use sqlx::{AssertSqlSafe, FromRow, PgExecutor};
+use sqlx::postgres::{PgDatabaseError, PgListener, PgRow};
+use sqlx::{AssertSqlSafe, FromRow, PgExecutor, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use testkit::World;
+use super::{database_error, logged, refusal, set_workers};
+use testkit::{World, peer};
 
 /// The default app's limit, for which the lane gives out a slot each 10 ms.
 const LIMIT: &str = "102";
@@ -40,10 +42,16 @@ const LIMIT: &str = "102";
 const SPACING: time::Duration = time::Duration::milliseconds(10);
 /// The lease of a claim.
 const LEASE: time::Duration = time::Duration::seconds(30);
+/// [`LEASE`] as Postgres reads it.
+const LEASE_TEXT: &str = "30 seconds";
 /// Earlier than all times.
 const BEGINNING: &str = "-infinity";
 /// Later than all times.
 const INFINITY: &str = "infinity";
+
+/// The columns of a lane that is not held.
+const NOT_HELD: &str =
+    "hold = null, hold_reason = null, hold_since = null, hold_until = null, hold_probes = 0";
 
 /// A world in which the default app has a lane.
 async fn world() -> World {
@@ -54,13 +62,23 @@ async fn world() -> World {
     world
 }
 
+/// Holds the default app's lane. Its next probe may be made at once.
+async fn hold(world: &World) {
+    let hold = "select signaling.hold('default', 'unavailable', 'HTTP 500', null)";
+    world.execute(hold).await;
+    end_pause(world).await;
+}
+
+/// Ends the pause of a held lane, so that its next probe may be made.
+async fn end_pause(world: &World) {
+    world.set_lane("hold_until = clock_timestamp()").await;
+}
+
 /// Listens to the wakeups of workers.
 async fn listener(world: &World) -> PgListener {
     let mut listener = PgListener::connect(&world.url).await.expect("connected");
-    listener
-        .listen("signaling_wakeup")
-        .await
-        .expect("listening");
+    let listening = listener.listen("signaling_wakeup").await;
+    listening.expect("listening");
     listener
 }
 
@@ -72,6 +90,25 @@ async fn make_retries(world: &World, condition: &str) {
         .await;
 }
 
+/// Locks messages in another session.
+async fn lock_messages(world: &World, condition: &str) -> Transaction<'static, Postgres> {
+    let lock = format!("select from signaling.outbox where {condition} for update");
+    world.open_transaction(&lock).await
+}
+
+/// Inserts a message with this payload.
+async fn insert(world: &World, payload: &str) -> i64 {
+    world.insert(peer(json!({"payload": payload}))).await
+}
+
+/// Inserts a message and claims it.
+async fn claimed_message(world: &World) -> (i64, Claimed) {
+    let id = world.insert(peer(json!({}))).await;
+    let claim = Claim::default().run(&world.pool).await;
+    assert_eq!(claim.ids(), [id]);
+    (id, claim)
+}
+
 async fn now(world: &World) -> OffsetDateTime {
     world.ask("select clock_timestamp()").await
 }
@@ -80,41 +117,39 @@ async fn now(world: &World) -> OffsetDateTime {
 const LANE_COLUMNS: &str = "(lane->>'at')::timestamptz as at, (lane->>'slots')::int as slots,
     lane->'hold'->>'kind' as hold, (lane->'hold'->>'until')::timestamptz as hold_until,
     (lane->>'throttled_per_s')::float8 as throttled_per_s, (lane->>'expired')::int as expired,
-    (lane->>'failed')::int as failed, (lane->>'refused')::int as refused, (lane->>'unknown')::int as unknown, (lane->>'next_slot_at')::timestamptz as next_slot_at,
+    (lane->>'failed')::int as failed, (lane->>'refused')::int as refused, (lane->>'unknown')::int as unknown,
+    (lane->>'next_slot_at')::timestamptz as next_slot_at,
     (lane->>'next_due_at')::timestamptz as next_due_at, nullif(lane->>'wakeup', 'off') as wakeup,
     (lane->'passed'->>0)::timestamptz as passed_at, (lane->'passed'->>1)::bigint as passed_id,
     (lane->>'set_back_s')::float8 * interval '1 second' as set_back_by";
 
-/// The arguments of a claim, beside its id.
-#[derive(Clone)]
+/// Arguments of a claim.
 struct Claim {
     app: &'static str,
-    claimed_by: &'static str,
     max_messages: i32,
     horizon: &'static str,
-    lookahead: &'static str,
     ended_before: String,
     first_after: (String, i64),
     retry_after: (String, i64),
-    poll_interval: &'static str,
     wants_wakeup: bool,
     avoided: Vec<&'static str>,
+    environment: Option<&'static str>,
+    one_by_one: bool,
 }
 
 impl Default for Claim {
     fn default() -> Self {
         Self {
             app: "default",
-            claimed_by: "tester",
             max_messages: 1_000,
             horizon: "500 milliseconds",
-            lookahead: "200 milliseconds",
             ended_before: INFINITY.into(),
             first_after: (BEGINNING.into(), 0),
             retry_after: (BEGINNING.into(), 0),
-            poll_interval: "2 seconds",
             wants_wakeup: false,
             avoided: Vec::new(),
+            environment: None,
+            one_by_one: false,
         }
     }
 }
@@ -127,29 +162,41 @@ impl Claim {
         }
     }
 
+    /// A claim that finds out which messages the database refuses to change.
+    fn one_by_one() -> Self {
+        Self {
+            one_by_one: true,
+            ..Self::default()
+        }
+    }
+
     fn statement(&self, claim_id: Uuid) -> String {
         let Self {
             app,
-            claimed_by,
             max_messages,
             horizon,
-            lookahead,
             ended_before,
             first_after,
             retry_after,
-            poll_interval,
             wants_wakeup,
             avoided,
+            environment,
+            one_by_one,
         } = self;
-        let avoided = avoided.join(",");
         format!(
             "select claimed.*, {LANE_COLUMNS} from signaling.claim(
-                 app => '{app}', claim_id => '{claim_id}', claimed_by => '{claimed_by}',
+                 app => '{app}', claim_id => '{claim_id}', claimed_by => 'tester',
                  max_messages => {max_messages}, lease => '{LEASE_TEXT}', horizon => '{horizon}',
-                 lookahead => '{lookahead}', ended_before => '{ended_before}',
+                 lookahead => '200 milliseconds', ended_before => '{ended_before}',
                  first_after_at => '{}', first_after_id => {}, retry_after_at => '{}', retry_after_id => {},
-                 poll_interval => '{poll_interval}', wants_wakeup => {wants_wakeup}, avoided => '{{{avoided}}}') as claimed",
-            first_after.0, first_after.1, retry_after.0, retry_after.1
+                 poll_interval => '2 seconds', wants_wakeup => {wants_wakeup}, avoided => '{{{}}}',
+                 environment => nullif('{}', ''), one_by_one => {one_by_one}) as claimed",
+            first_after.0,
+            first_after.1,
+            retry_after.0,
+            retry_after.1,
+            avoided.join(","),
+            environment.unwrap_or_default(),
         )
     }
 
@@ -157,36 +204,23 @@ impl Claim {
         self.try_run(executor).await.expect("claimed")
     }
 
-    /// As a worker of an environment, which is given as SQL.
-    async fn run_for(&self, executor: impl PgExecutor<'_>, environment: &str) -> Claimed {
-        let id = Uuid::new_v4();
-        let statement = self.statement(id);
-        let environment = format!(", environment => {environment}) as claimed");
-        let statement = statement.replace(") as claimed", &environment);
-        Self::claimed(executor, id, statement)
-            .await
-            .expect("claimed")
+    /// The error of a claim that Postgres has to refuse.
+    async fn refusal(&self, executor: impl PgExecutor<'_>) -> PgDatabaseError {
+        database_error(self.try_run(executor).await.expect_err("refused"))
     }
 
     async fn try_run(&self, executor: impl PgExecutor<'_>) -> Result<Claimed, sqlx::Error> {
         let id = Uuid::new_v4();
-        Self::claimed(executor, id, self.statement(id)).await
-    }
-
-    async fn claimed(
-        executor: impl PgExecutor<'_>,
-        id: Uuid,
-        statement: String,
-    ) -> Result<Claimed, sqlx::Error> {
-        let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
-            .fetch_all(executor)
-            .await?;
-        Ok(Claimed::from_rows(id, &rows))
+        let statement = AssertSqlSafe(self.statement(id));
+        let rows: Vec<PgRow> = sqlx::query(statement).fetch_all(executor).await?;
+        let (lane, messages) = rows.split_last().expect("a row about the lane");
+        let messages = messages.iter().map(Message::from_row);
+        let mut messages = messages.collect::<Result<Vec<_>, _>>()?;
+        messages.sort_by_key(|message| message.slot_at);
+        let lane = LaneRow::from_row(lane)?;
+        Ok(Claimed { id, lane, messages })
     }
 }
-
-/// [`LEASE`] as Postgres reads it.
-const LEASE_TEXT: &str = "30 seconds";
 
 /// The result of a claim.
 #[derive(Debug)]
@@ -198,20 +232,6 @@ struct Claimed {
 }
 
 impl Claimed {
-    fn from_rows(id: Uuid, rows: &[PgRow]) -> Self {
-        let (lane, messages) = rows.split_last().expect("a row about the lane");
-        let mut messages: Vec<Message> = messages
-            .iter()
-            .map(|row| Message::from_row(row).expect("a message"))
-            .collect();
-        messages.sort_by_key(|message| message.slot_at);
-        Self {
-            id,
-            lane: LaneRow::from_row(lane).expect("a lane"),
-            messages,
-        }
-    }
-
     fn ids(&self) -> Vec<i64> {
         self.messages.iter().map(|message| message.id).collect()
     }
@@ -219,6 +239,11 @@ impl Claimed {
     fn retries(&self) -> usize {
         let retries = self.messages.iter().filter(|message| message.is_retry);
         retries.count()
+    }
+
+    /// Whether the lane had no slot for the claim.
+    fn has_no_slot(&self) -> bool {
+        self.lane.slots == 0 && self.messages.is_empty()
     }
 }
 
@@ -230,6 +255,8 @@ struct LaneRow {
     hold_until: Option<OffsetDateTime>,
     throttled_per_s: Option<f64>,
     expired: i32,
+    failed: i32,
+    refused: i32,
     unknown: i32,
     next_slot_at: OffsetDateTime,
     next_due_at: Option<OffsetDateTime>,
@@ -249,13 +276,4 @@ struct Message {
     is_retry: bool,
     original_due_at: OffsetDateTime,
     slot_at: OffsetDateTime,
-}
-
-/// The message and the SQLSTATE of a function that failed.
-fn database_error(error: sqlx::Error) -> (String, String) {
-    let error = error
-        .into_database_error()
-        .expect("an error of the database");
-    let code = error.code().expect("a code").into_owned();
-    (code, error.message().to_owned())
 }

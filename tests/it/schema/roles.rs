@@ -8,9 +8,11 @@ mod reader;
 mod search_path;
 mod worker;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
 
-use testkit::{Worker, World, ask, peer};
+use super::{database_error, try_to};
+use testkit::{Worker, World, ask, execute as can, peer};
 
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -74,32 +76,19 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("connected")
 }
 
-async fn try_to(connection: &mut PgConnection, statement: &str) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(statement.to_owned()))
-        .execute(connection)
-        .await
-        .map(|_| ())
-}
-
-async fn can(connection: &mut PgConnection, statement: &str) {
-    try_to(connection, statement)
-        .await
-        .unwrap_or_else(|error| panic!("{statement}: {error}"));
-}
-
 /// Asserts that a statement fails for want of a right, and not for anything else.
 async fn can_not(connection: &mut PgConnection, statement: &str) {
-    let error = try_to(connection, statement)
-        .await
-        .expect_err(&format!("{statement}: done"));
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    assert_eq!(
-        code.as_deref(),
-        Some(INSUFFICIENT_PRIVILEGE),
-        "{statement}: {error}"
-    );
+    let done = try_to(connection, statement).await;
+    let error = database_error(done.expect_err(statement));
+    assert_eq!(error.code(), INSUFFICIENT_PRIVILEGE, "{statement}: {error}");
+}
+
+/// Asserts that no column of a table can be updated.
+async fn can_not_update(world: &World, connection: &mut PgConnection, table: &str) {
+    for column in columns(world, table).await {
+        let statement = format!("update {table} set {column} = default");
+        can_not(connection, &statement).await;
+    }
 }
 
 /// The rows of a query with one column of text.
@@ -110,24 +99,22 @@ async fn list(world: &World, query: &str) -> Vec<String> {
 }
 
 async fn columns(world: &World, table: &str) -> Vec<String> {
-    list(
-        world,
-        &format!(
-            "select attname::text from pg_attribute
-             where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
-        ),
-    )
-    .await
+    let query = format!(
+        "select attname::text from pg_attribute
+         where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
+    );
+    list(world, &query).await
+}
+
+async fn tables(world: &World) -> Vec<String> {
+    let query = "select oid::regclass::text from pg_class
+                 where relnamespace = 'signaling'::regnamespace and relkind = 'r' order by 1";
+    list(world, query).await
 }
 
 /// Tries what no role may do: to take away, to change what others rely on, to make anything in the schema.
 async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
-    let tables = list(
-        world,
-        "select oid::regclass::text from pg_class where relnamespace = 'signaling'::regnamespace and relkind = 'r'",
-    )
-    .await;
-    for table in &tables {
+    for table in tables(world).await {
         for statement in [
             "delete from {}",
             "truncate {} cascade",
@@ -143,15 +130,12 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
             "do $$ begin lock table {} in access exclusive mode; end $$",
             "do $$ begin lock table {} in share mode; end $$",
         ] {
-            can_not(connection, &statement.replace("{}", table)).await;
+            can_not(connection, &statement.replace("{}", &table)).await;
         }
     }
-    for function in list(
-        world,
-        "select oid::regprocedure::text from pg_proc where pronamespace = 'signaling'::regnamespace",
-    )
-    .await
-    {
+    let functions = "select oid::regprocedure::text from pg_proc
+                     where pronamespace = 'signaling'::regnamespace";
+    for function in list(world, functions).await {
         for statement in [
             "drop function {} cascade",
             "alter function {} reset search_path",
@@ -181,31 +165,16 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
     ] {
         can_not(connection, statement).await;
     }
-    // Postgres warns a role that has a right and may not grant it.
-    try_to(
-        connection,
-        "grant all on all tables in schema signaling to public; grant all on schema signaling to public",
-    )
-    .await
-    .ok();
-    for privilege in ["select", "insert", "update"] {
-        let public: bool = ask(
-            connection,
-            &format!(
-                "select has_any_column_privilege('public', 'signaling.outbox', '{privilege}')"
-            ),
-        )
-        .await;
-        assert!(!public, "everybody can {privilege} now");
-    }
+    // Postgres only warns a role that has a right and may not grant it.
+    let grant = "grant all on all tables in schema signaling to public; grant all on schema signaling to public";
+    try_to(connection, grant).await.ok();
+    let is_public =
+        "select has_any_column_privilege('public', 'signaling.outbox', 'select, insert, update')";
+    assert!(!ask::<bool>(connection, is_public).await, "granted");
 }
 
 /// A message that is due later.
 async fn waiting_message(world: &World) -> i64 {
     let later = world.time_in(3_600_000).await;
-    world
-        .insert(peer(
-            serde_json::json!({"due_at": later, "dedupe_key": uuid::Uuid::new_v4().to_string()}),
-        ))
-        .await
+    world.insert(peer(json!({"due_at": later}))).await
 }

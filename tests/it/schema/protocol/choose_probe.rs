@@ -1,43 +1,29 @@
 //! `signaling.choose_probe`, by the claims of a held lane: which message is the next probe.
 
 use serde_json::{Value, json};
-use sqlx::Connection;
 
-use super::{Claim, make_retries, world};
-use testkit::{World, channel, execute, peer};
-
-/// Holds the default app's lane. Its first probe may be made at once.
-async fn hold(world: &World) {
-    world
-        .execute("select signaling.hold('default', 'unavailable', 'HTTP 500', null)")
-        .await;
-    world.set_lane("hold_until = clock_timestamp()").await;
-}
+use super::{Claim, end_pause, hold, lock_messages, make_retries, world};
+use testkit::{World, channel, peer};
 
 /// Inserts a message that has been due for so many seconds.
-async fn insert(world: &World, due_for_s: i32, mut message: Value) -> i64 {
+async fn insert_due(world: &World, due_for_s: i32, mut message: Value) -> i64 {
     message["due_at"] = json!(world.time_in(-1_000 * due_for_s).await);
     world.insert(message).await
 }
 
-/// Claims the next probe, which is message `id`, and has it fail: it goes back as a retry that is not due yet.
+/// Claims the next probe and has it fail: its message goes back as a retry that is not due yet.
 async fn failing_probe(world: &World) -> Option<i64> {
     let probe = Claim::default().run(&world.pool).await;
-    let id = probe.ids().first().copied();
-    if let Some(id) = id {
-        let changes = format!(
-            "claim_id = null, sent_at = now(), due_at = now() + interval '1 hour' where id = {id}"
-        );
-        world.set_messages(&changes).await;
-        world
-            .execute(&format!(
-                "select signaling.hold('default', 'unavailable', 'HTTP 500', '{}')",
-                probe.id
-            ))
-            .await;
-        world.set_lane("hold_until = clock_timestamp()").await;
-    }
-    id
+    let id = *probe.ids().first()?;
+    world
+        .execute(&format!(
+            "update signaling.outbox set claim_id = null, sent_at = now(), due_at = now() + interval '1 hour' where id = {id};
+             select signaling.hold('default', 'unavailable', 'HTTP 500', '{}')",
+            probe.id
+        ))
+        .await;
+    end_pause(world).await;
+    Some(id)
 }
 
 async fn failing_probes(world: &World, count: usize) -> Vec<i64> {
@@ -53,9 +39,8 @@ async fn probes_alternate_first_attempts_and_retries_and_the_oldest_and_the_newe
     let world = world().await;
     let mut ids = Vec::new();
     for number in 0..12 {
-        let destination = format!("user-{number}");
-        let message = peer(json!({"destination": destination}));
-        ids.push(insert(&world, 100 - number, message).await);
+        let message = peer(json!({"destination": format!("user-{number}")}));
+        ids.push(insert_due(&world, 100 - number, message).await);
     }
     // Retries have the even places, first attempts the odd ones.
     let (retries, firsts): (Vec<i64>, Vec<i64>) = ids.iter().partition(|id| *id % 2 == 0);
@@ -73,12 +58,12 @@ async fn each_probe_goes_to_another_destination_than_the_last_one() {
     let world = world().await;
     // The oldest and the newest are all for one destination.
     for _ in 0..3 {
-        insert(&world, 100, peer(json!({"destination": "dead"}))).await;
+        insert_due(&world, 100, peer(json!({"destination": "dead"}))).await;
     }
-    let alive = insert(&world, 50, peer(json!({"destination": "alive"}))).await;
-    let lobby = insert(&world, 50, channel(json!({"channel_name": "lobby"}))).await;
+    let alive = insert_due(&world, 50, peer(json!({"destination": "alive"}))).await;
+    let lobby = insert_due(&world, 50, channel(json!({"channel_name": "lobby"}))).await;
     for _ in 0..3 {
-        insert(&world, 1, peer(json!({"destination": "dead"}))).await;
+        insert_due(&world, 1, peer(json!({"destination": "dead"}))).await;
     }
     hold(&world).await;
     let mut targets = Vec::new();
@@ -101,7 +86,7 @@ async fn each_probe_goes_to_another_destination_than_the_last_one() {
 async fn the_only_destination_is_probed_again() {
     let world = world().await;
     for _ in 0..3 {
-        insert(&world, 1, peer(json!({}))).await;
+        insert_due(&world, 1, peer(json!({}))).await;
     }
     hold(&world).await;
     assert_eq!(failing_probes(&world, 3).await.len(), 3);
@@ -114,12 +99,12 @@ async fn a_message_that_may_be_sent_once_only_probes_where_there_is_no_other() {
     let mut once = Vec::new();
     for number in 0..2 {
         let message = peer(json!({"destination": format!("once-{number}"), "at_most_once": true}));
-        once.push(insert(&world, 100 - number, message).await);
+        once.push(insert_due(&world, 100 - number, message).await);
     }
     let mut often = Vec::new();
     for number in 0..3 {
         let message = peer(json!({"destination": format!("often-{number}")}));
-        often.push(insert(&world, 50, message).await);
+        often.push(insert_due(&world, 50, message).await);
     }
     // A retry that may be repeated comes before a first attempt that may not, whichever is wanted.
     make_retries(&world, &format!("id = {}", often[2])).await;
@@ -133,15 +118,12 @@ async fn a_message_that_may_be_sent_once_only_probes_where_there_is_no_other() {
 #[tokio::test]
 async fn another_destination_is_worth_more_than_a_message_that_may_be_repeated() {
     let world = world().await;
-    let often = [100, 99].map(|due_for_s| (due_for_s, peer(json!({}))));
-    let mut ids = Vec::new();
-    for (due_for_s, message) in often {
-        ids.push(insert(&world, due_for_s, message).await);
-    }
+    let first = insert_due(&world, 100, peer(json!({}))).await;
+    let last = insert_due(&world, 99, peer(json!({}))).await;
     let other = peer(json!({"destination": "carol", "at_most_once": true}));
-    let once = insert(&world, 50, other).await;
+    let once = insert_due(&world, 50, other).await;
     hold(&world).await;
-    assert_eq!(failing_probes(&world, 3).await, [ids[0], once, ids[1]]);
+    assert_eq!(failing_probes(&world, 3).await, [first, once, last]);
 }
 
 #[tokio::test]
@@ -161,15 +143,12 @@ async fn a_kind_that_has_no_message_leaves_its_turn_to_the_other() {
 async fn a_message_that_is_not_due_or_is_claimed_does_not_probe() {
     let world = world().await;
     world.insert_many(3).await;
-    let hour = "interval '1 hour'";
-    world
-        .set_messages(&format!("due_at = now() + {hour} where id <= 2"))
-        .await;
-    world.set_messages("sent_at = now() where id = 2").await;
     // The lease of the third one has ended, but its worker may still record.
     world
-        .set_messages(
-            "claim_id = gen_random_uuid(), due_at = now() - interval '1 second' where id = 3",
+        .execute(
+            "update signaling.outbox set due_at = now() + interval '1 hour' where id <= 2;
+             update signaling.outbox set sent_at = now() where id = 2;
+             update signaling.outbox set claim_id = gen_random_uuid(), due_at = now() - interval '1 second' where id = 3",
         )
         .await;
     hold(&world).await;
@@ -188,15 +167,9 @@ async fn a_probe_passes_over_messages_that_are_locked() {
     let world = world().await;
     world.insert_many(2).await;
     hold(&world).await;
-    let mut other = world.connect().await;
-    let mut transaction = other.begin().await.expect("begun");
-    execute(
-        &mut transaction,
-        "select from signaling.outbox where id = 1 for update",
-    )
-    .await;
+    let lock = lock_messages(&world, "id = 1").await;
     assert_eq!(failing_probe(&world).await, Some(2));
-    transaction.rollback().await.expect("ended");
+    lock.rollback().await.expect("unlocked");
     assert_eq!(failing_probe(&world).await, Some(1));
 }
 
@@ -212,22 +185,4 @@ async fn a_probe_is_chosen_before_the_scan_position_and_among_avoided_destinatio
         ..Claim::default()
     };
     assert_eq!(claim.run(&world.pool).await.ids(), [id]);
-}
-
-#[tokio::test]
-async fn the_end_of_a_hold_forgets_the_last_destination() {
-    let world = world().await;
-    world.insert_many(2).await;
-    hold(&world).await;
-    let probe = Claim::default().run(&world.pool).await;
-    assert_eq!(world.lane::<String>("probe_target").await, "user-1");
-    let released = format!("select signaling.release_hold('default', '{}')", probe.id);
-    assert!(world.ask::<bool>(&released).await);
-    assert!(world.lane::<bool>("probe_target is null").await);
-    // A lane that is not held has no probes.
-    assert_eq!(Claim::default().run(&world.pool).await.ids(), [2]);
-    let holds: bool = world
-        .lane("probe_target is null and probe_claim_id is null")
-        .await;
-    assert!(holds);
 }

@@ -2,22 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, world};
+use super::{Claim, Claimed, logged, world};
 use testkit::{World, peer};
 
-/// A message that was claimed, and whose lease has ended.
+/// A message whose worker died, and whose lease has ended.
 async fn lost(world: &World, columns: Value) -> (i64, Claimed) {
     let id = world.insert(peer(columns)).await;
-    let claim = Claim {
-        claimed_by: "the dead one",
-        ..Claim::default()
-    };
-    let claimed = claim.run(&world.pool).await;
+    let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.ids(), [id]);
-    let ended = "due_at = clock_timestamp() - interval '1 second'";
-    world
-        .set_messages(&format!("{ended} where id = {id}"))
-        .await;
+    world.end_leases().await;
+    let claimed_by = format!("claimed_by = 'the dead one' where id = {id}");
+    world.set_messages(&claimed_by).await;
     (id, claimed)
 }
 
@@ -33,13 +28,9 @@ async fn a_lost_message_that_may_be_repeated_is_claimed_again() {
     let row = world.row(id).await;
     assert_eq!((row.attempts, row.claim_id), (1, Some(claimed.id)));
     assert_eq!(row.claimed_by.as_deref(), Some("tester"));
-    let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    assert_eq!((attempts[0].number, &*attempts[0].outcome), (1, "lost"));
-    assert_eq!(attempts[0].claimed_by.as_deref(), Some("the dead one"));
-    let found = (attempts[0].fault.as_deref(), attempts[0].charged);
-    assert_eq!(found, (Some("worker"), true));
-    assert_eq!(attempts[0].sent_at, None);
+    let lost = "1 lost worker charged the dead one";
+    assert_eq!(logged(&world, id).await, [lost]);
+    assert_eq!(world.attempts(id).await[0].sent_at, None);
 }
 
 #[tokio::test]
@@ -53,12 +44,29 @@ async fn a_lost_message_that_may_be_sent_once_only_ends_as_unknown() {
     assert_eq!((&*row.status, row.attempts), ("unknown", 1));
     assert_eq!(row.finished_at, Some(claimed.lane.at));
     assert_eq!(row.claim_id, Some(lost_claim.id));
-    assert!(
-        row.error
-            .expect("an error")
-            .contains("whether it was called")
-    );
+    let error = row.error.expect("an error");
+    assert!(error.contains("whether it was called"), "{error}");
     assert_eq!(world.attempts(id).await[0].outcome, "lost");
+}
+
+#[tokio::test]
+async fn a_lost_message_without_attempts_left_ends_as_failed_without_another_call() {
+    let world = world().await;
+    let (id, _) = lost(&world, json!({"max_attempts": 2})).await;
+    assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
+    world.end_leases().await;
+    let last = Claim::default().run(&world.pool).await;
+    assert!(last.messages.is_empty());
+    assert_eq!(last.lane.failed, 1);
+    let row = world.row(id).await;
+    assert_eq!((&*row.status, row.attempts), ("failed", 2));
+    let error = row.error.expect("an error");
+    assert!(error.contains("whether it was called"), "{error}");
+    let attempts = [
+        "1 lost worker charged the dead one",
+        "2 lost worker charged tester",
+    ];
+    assert_eq!(logged(&world, id).await, attempts);
 }
 
 #[tokio::test]
@@ -66,16 +74,25 @@ async fn a_message_whose_time_is_over_ends_as_expired_without_an_attempt() {
     let world = world().await;
     let past = world.time_in(-1_000).await;
     let id = world.insert(peer(json!({"expires_at": past}))).await;
+    let tried = world.insert(peer(json!({"expires_at": past}))).await;
+    let changes = format!("sent_at = now(), attempts = 1, error = 'HTTP 500' where id = {tried}");
+    world.set_messages(&changes).await;
     let next_slot_at: time::OffsetDateTime = world.lane("next_slot_at").await;
     let claimed = Claim::default().run(&world.pool).await;
     assert!(claimed.messages.is_empty());
-    assert_eq!((claimed.lane.unknown, claimed.lane.expired), (0, 1));
+    assert_eq!((claimed.lane.unknown, claimed.lane.expired), (0, 2));
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.attempts), ("expired", 0));
     assert_eq!(row.error.as_deref(), Some("not sent before its expires_at"));
-    assert!(world.attempts(id).await.is_empty());
+    let row = world.row(tried).await;
+    assert_eq!((&*row.status, row.attempts), ("expired", 1));
+    let error = row.error.as_deref();
+    assert_eq!(error, Some("HTTP 500"), "the error of its attempt stays");
+    for id in [id, tried] {
+        assert!(world.attempts(id).await.is_empty(), "{id}");
+    }
     let found: time::OffsetDateTime = world.lane("next_slot_at").await;
-    assert_eq!(found, next_slot_at, "it takes no slot");
+    assert_eq!(found, next_slot_at, "they take no slot");
 }
 
 #[tokio::test]
@@ -91,18 +108,6 @@ async fn a_lost_message_whose_time_is_over_ends_as_expired_and_logs_the_attempt(
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.attempts), ("expired", 1));
     assert_eq!(world.attempts(id).await[0].outcome, "lost");
-}
-
-#[tokio::test]
-async fn the_error_of_an_earlier_attempt_stays_when_a_message_expires() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    let changes = "sent_at = now(), attempts = 1, error = 'HTTP 500', expires_at = now() - interval '1 second'";
-    world.set_messages(changes).await;
-    Claim::default().run(&world.pool).await;
-    let row = world.row(id).await;
-    assert_eq!(row.status, "expired");
-    assert_eq!(row.error.as_deref(), Some("HTTP 500"));
 }
 
 #[tokio::test]

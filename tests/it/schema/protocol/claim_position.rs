@@ -3,7 +3,7 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::{Claim, make_retries, world};
+use super::{Claim, INFINITY, make_retries, world};
 use testkit::{World, peer};
 
 /// Three messages that were due at the same time, two of a time after that; and that time.
@@ -17,33 +17,28 @@ async fn five_messages(world: &World) -> (Vec<i64>, String) {
 }
 
 #[tokio::test]
-async fn a_claim_passes_over_first_attempts_up_to_its_scan_position() {
-    let world = world().await;
-    let (ids, early) = five_messages(&world).await;
-    let claim = Claim {
-        first_after: (early, ids[1]),
-        ..Claim::default()
-    };
-    assert_eq!(claim.run(&world.pool).await.ids(), ids[2..]);
-    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..2]);
+async fn a_claim_passes_over_messages_up_to_the_scan_position_of_their_kind() {
+    let end = (INFINITY.to_owned(), 0);
+    for are_retries in [false, true] {
+        let world = world().await;
+        let (ids, early) = five_messages(&world).await;
+        let position = (early, ids[1]);
+        let mut claim = Claim::default();
+        (claim.first_after, claim.retry_after) = if are_retries {
+            make_retries(&world, "true").await;
+            (end.clone(), position)
+        } else {
+            (position, end.clone())
+        };
+        let found = claim.run(&world.pool).await.ids();
+        assert_eq!(found, ids[2..], "retries: {are_retries}");
+        let rest = Claim::default().run(&world.pool).await.ids();
+        assert_eq!(rest, ids[..2], "retries: {are_retries}");
+    }
 }
 
 #[tokio::test]
-async fn a_claim_passes_over_retries_up_to_their_own_scan_position() {
-    let world = world().await;
-    let (ids, early) = five_messages(&world).await;
-    make_retries(&world, "true").await;
-    let claim = Claim {
-        first_after: ("infinity".into(), 0),
-        retry_after: (early, ids[2]),
-        ..Claim::default()
-    };
-    assert_eq!(claim.run(&world.pool).await.ids(), ids[3..]);
-    assert_eq!(Claim::default().run(&world.pool).await.ids(), ids[..3]);
-}
-
-#[tokio::test]
-async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
+async fn a_claim_that_took_all_or_of_a_paused_lane_says_when_the_next_message_is_due() {
     let world = world().await;
     let later = world
         .insert(peer(json!({"due_at": world.time_in(60_000).await})))
@@ -59,6 +54,9 @@ async fn a_claim_that_took_all_says_when_the_next_message_is_due() {
     let rest = Claim::default().run(&world.pool).await;
     let found = (rest.messages.len(), rest.lane.next_due_at);
     assert_eq!(found, (0, Some(due_at)));
+    world.execute("select signaling.pause('default')").await;
+    let paused = Claim::default().run(&world.pool).await;
+    assert_eq!(paused.lane.next_due_at, Some(due_at));
 }
 
 #[tokio::test]
@@ -76,15 +74,4 @@ async fn next_due_at_tells_of_retries_within_the_poll_interval_only() {
     assert_eq!(next_due_at("60 seconds").await, None);
     let soon = next_due_at("1900 milliseconds").await;
     assert_eq!(soon, Some(world.row(id).await.due_at));
-}
-
-#[tokio::test]
-async fn a_paused_lane_tells_when_the_next_message_is_due_all_the_same() {
-    let world = world().await;
-    let id = world
-        .insert(peer(json!({"due_at": world.time_in(60_000).await})))
-        .await;
-    world.execute("select signaling.pause('default')").await;
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!(claimed.lane.next_due_at, Some(world.row(id).await.due_at));
 }

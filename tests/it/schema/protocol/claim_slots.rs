@@ -3,15 +3,14 @@
 use serde_json::json;
 use time::Duration;
 
-use super::{Claim, LEASE, SPACING, database_error, now, world};
+use super::{Claim, LEASE, NOT_HELD, SPACING, lock_messages, now, world};
 use testkit::{execute, peer};
-
-/// A lane whose rate was cut to 20 slots a second, and does not climb for an hour.
-const SLOWED: &str = "rate_per_s = 20, rate_at = clock_timestamp() + interval '1 hour'";
 
 #[tokio::test]
 async fn slots_begin_after_the_lookahead_and_fill_the_horizon() {
     let world = world().await;
+    // Slots of the past, which nobody took, are not made up for.
+    assert!(world.lane::<bool>("next_slot_at = 'epoch'").await);
     world.insert_many(60).await;
     let claimed = Claim::default().run(&world.pool).await;
     let first = claimed.lane.at + Duration::milliseconds(200);
@@ -63,21 +62,6 @@ async fn a_lane_advances_by_the_messages_that_a_claim_took() {
 }
 
 #[tokio::test]
-async fn slots_that_nobody_took_are_never_made_up_for() {
-    let world = world().await;
-    world
-        .set_lane("next_slot_at = now() - interval '1 hour'")
-        .await;
-    world.insert_many(60).await;
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!(claimed.lane.slots, 50);
-    assert_eq!(
-        claimed.messages[0].slot_at,
-        claimed.lane.at + Duration::milliseconds(200)
-    );
-}
-
-#[tokio::test]
 async fn a_claim_that_waited_for_the_lane_reads_the_clock_after_the_wait() {
     let world = world().await;
     world.insert_many(10).await;
@@ -88,14 +72,10 @@ async fn a_claim_that_waited_for_the_lane_reads_the_clock_after_the_wait() {
     let waiting = claim.run(&world.pool);
     let releasing = async {
         world
-            .until("the claim waits", testkit::PATIENCE, async || {
-                world
-                    .ask(
-                        "select exists (select from pg_stat_activity
-                                        where datname = current_database() and wait_event_type = 'Lock')",
-                    )
-                    .await
-            })
+            .until_true(
+                "select exists (select from pg_stat_activity
+                                where datname = current_database() and wait_event_type = 'Lock')",
+            )
             .await;
         let before = now(&world).await;
         let statement = "update signaling.lane
@@ -157,9 +137,7 @@ async fn a_claim_passes_over_messages_that_are_locked() {
     let world = world().await;
     let locked = world.insert(peer(json!({}))).await;
     let free = world.insert(peer(json!({}))).await;
-    let mut other = world.connect().await;
-    let lock = format!("begin; select from signaling.outbox where id = {locked} for update");
-    execute(&mut other, &lock).await;
+    let _lock = lock_messages(&world, &format!("id = {locked}")).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [free]);
 }
 
@@ -169,44 +147,26 @@ async fn a_paused_lane_gives_out_no_slot() {
     let id = world.insert(peer(json!({}))).await;
     world.execute("select signaling.pause('default')").await;
     // A pause goes before a hold.
-    world
-        .execute("select signaling.hold('default', 'unavailable', 'HTTP 500', null)")
-        .await;
+    super::hold(&world).await;
     let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+    assert!(claimed.has_no_slot(), "{claimed:?}");
     assert_eq!(claimed.lane.hold.as_deref(), Some("paused"));
     assert_eq!(world.row(id).await.claim_id, None);
-    world
-        .execute("select signaling.resume('default'); update signaling.lane set hold = null, hold_since = null, hold_until = null")
-        .await;
+    world.execute("select signaling.resume('default')").await;
+    world.set_lane(NOT_HELD).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [id]);
-}
-
-#[tokio::test]
-async fn no_slot_lies_within_the_time_that_the_api_asked_to_wait() {
-    let world = world().await;
-    world.insert_many(3).await;
-    world
-        .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
-        .await;
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
-    assert!(claimed.lane.next_slot_at > claimed.lane.at + Duration::seconds(9));
 }
 
 #[tokio::test]
 async fn a_throttled_lane_gives_out_slots_at_its_rate_and_says_so() {
     let world = world().await;
     world.insert_many(60).await;
-    assert_eq!(
-        Claim::of_at_most(1)
-            .run(&world.pool)
-            .await
-            .lane
-            .throttled_per_s,
-        None
-    );
-    world.set_lane(SLOWED).await;
+    let first = Claim::of_at_most(1).run(&world.pool).await;
+    assert_eq!(first.lane.throttled_per_s, None);
+    // A rate that was cut to 20 slots a second, and does not climb for an hour.
+    world
+        .set_lane("rate_per_s = 20, rate_at = clock_timestamp() + interval '1 hour'")
+        .await;
     let claimed = Claim::default().run(&world.pool).await;
     assert_eq!(claimed.lane.throttled_per_s, Some(20.0));
     assert!(claimed.messages.len() <= 10, "{}", claimed.messages.len());
@@ -221,9 +181,7 @@ async fn a_claim_for_an_app_without_a_lane_fails() {
         app: "other",
         ..Claim::default()
     };
-    let error = claim.try_run(&world.pool).await.expect_err("refused");
-    assert_eq!(
-        database_error(error),
-        ("P0002".into(), "the app other has no lane".into())
-    );
+    let error = claim.refusal(&world.pool).await;
+    assert_eq!(error.code(), "P0002");
+    assert_eq!(error.message(), "the app other has no lane");
 }

@@ -1,17 +1,15 @@
 //! Intervals that are no length of time are refused wherever a function takes one.
 
-use super::{Claim, database_error, world};
-use sqlx::AssertSqlSafe;
+use super::{Claim, refusal, world};
 use testkit::World;
 
 /// A year less 360 days is five days of Postgres' comparison, and 5 or 6 days before now by the calendar, or after.
 const MIXED: &str = "-12 mons 360 days 2 min";
 
-async fn refused(world: &World, statement: &str) -> (String, String) {
-    let answer = sqlx::query(AssertSqlSafe(statement.to_owned()))
-        .fetch_all(&world.pool)
-        .await;
-    database_error(answer.expect_err(statement))
+async fn assert_no_length_of_time(world: &World, statement: &str) {
+    let error = refusal(world, statement).await;
+    assert_eq!(error.code(), "22023", "{statement}");
+    assert!(error.message().contains("no length of time"), "{error}");
 }
 
 #[tokio::test]
@@ -49,12 +47,11 @@ async fn an_interval_that_is_no_length_of_time_is_refused_by_each_function() {
             let intervals = [MIXED, "1 mon -1 day", "1 day -00:00:01", "-1 s"];
             for interval in intervals.iter().chain(also) {
                 let statement = statement.replace("$bad", &format!("interval '{interval}'"));
-                let (code, message) = refused(&world, &statement).await;
-                assert_eq!(code, "22023", "{statement}");
-                assert!(message.contains("no length of time"), "{message}");
+                assert_no_length_of_time(&world, &statement).await;
             }
-            let (code, _) = refused(&world, &statement.replace("$bad", "null::interval")).await;
-            assert_eq!(code, "22023", "{statement}");
+            let statement = statement.replace("$bad", "null::interval");
+            let error = refusal(&world, &statement).await;
+            assert_eq!(error.code(), "22023", "{statement}");
         }
     }
 }
@@ -67,38 +64,31 @@ async fn a_retention_with_parts_of_both_signs_deletes_nothing() {
         .set_messages("status = 'cancelled', finished_at = now()")
         .await;
     let delete = format!("select signaling.delete_finished(gen_random_uuid(), interval '{MIXED}')");
-    let (_, message) = refused(&world, &delete).await;
-    assert!(message.contains("retain"), "{message}");
-    let left: i64 = world.ask("select count(*) from signaling.outbox").await;
-    assert_eq!(left, 3);
+    let error = refusal(&world, &delete).await;
+    assert!(error.message().contains("retain"), "{error}");
+    assert_eq!(world.count("true").await, 3);
 }
 
 #[tokio::test]
 async fn a_record_with_an_interval_that_is_no_length_of_time_changes_nothing() {
     let world = world().await;
-    let ids = [
-        world.insert(testkit::peer(serde_json::json!({}))).await,
-        world.insert(testkit::peer(serde_json::json!({}))).await,
-    ];
+    world.insert_many(2).await;
     let claim = Claim::default().run(&world.pool).await.id;
     let record = |delays: &str, durations: &str| {
         format!(
             "select count(*) from signaling.record(
-                 recorded_by => 'tester', ids => array[{}, {}], claim_ids => array['{claim}', '{claim}']::uuid[],
+                 recorded_by => 'tester', ids => array[1, 2], claim_ids => array['{claim}', '{claim}']::uuid[],
                  original_due_at => array[now(), now()], delays => {delays}, statuses => array[null, null]::text[],
                  charged => array[true, true], sent_at => array[now(), now()], http_statuses => array[500, 500],
                  request_ids => array[null, null]::text[], errors => array['e', 'e'],
-                 outcomes => array['transient', 'transient'], durations => {durations})",
-            ids[0], ids[1]
+                 outcomes => array['transient', 'transient'], durations => {durations})"
         )
     };
     for interval in [MIXED, "1 mon -1 day", "1 day -00:00:01", "-1 s"] {
         let bad = format!("array['1 s', '{interval}']::interval[]");
         let good = "array['1 s', null]::interval[]";
         for statement in [record(&bad, good), record(good, &bad)] {
-            let (code, message) = refused(&world, &statement).await;
-            assert_eq!(code, "22023", "{statement}");
-            assert!(message.contains("no length of time"), "{message}");
+            assert_no_length_of_time(&world, &statement).await;
         }
     }
     assert_eq!(world.count("claim_id is not null").await, 2);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, database_error, world};
+use super::{Claim, Claimed, logged, refusal, set_workers, world};
 use testkit::{World, assert_contains, peer};
 
 /// A world with a lane of the environment `production`, and so many messages.
@@ -22,11 +22,13 @@ async fn open(world: &World, environment: &str) -> String {
         .await
 }
 
-async fn claim(world: &World, environment: &str) -> Claimed {
-    let claim = Claim::default();
-    let mut connection = world.connect().await;
-    // The environment is the claim's last argument.
-    claim.run_for(&mut connection, environment).await
+/// The claim of a worker of an environment.
+async fn claim(world: &World, environment: Option<&'static str>) -> Claimed {
+    let claim = Claim {
+        environment,
+        ..Claim::default()
+    };
+    claim.run(&world.pool).await
 }
 
 async fn adopt(world: &World, arguments: &str) -> Value {
@@ -69,10 +71,10 @@ async fn a_worker_of_another_environment_or_of_none_is_refused_and_changes_nothi
 #[tokio::test]
 async fn a_claim_for_another_environment_gets_no_message_and_says_why() {
     let world = production(3).await;
-    for environment in ["'staging'", "null"] {
-        let claimed = claim(&world, environment).await;
+    for (worker, environment) in [(Some("staging"), "'staging'"), (None, "null")] {
+        let claimed = claim(&world, worker).await;
         assert_eq!(claimed.lane.hold.as_deref(), Some("other_environment"));
-        assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+        assert!(claimed.has_no_slot(), "{claimed:?}");
         let looked: String = world
             .ask(&format!(
                 "select due->'hold'->>'kind' from signaling.next_due(array['default'], '{{-infinity}}', '{{0}}', '{{-infinity}}', '{{0}}',
@@ -81,61 +83,58 @@ async fn a_claim_for_another_environment_gets_no_message_and_says_why() {
             .await;
         assert_eq!(looked, "other_environment");
     }
-    assert_eq!(claim(&world, "'production'").await.messages.len(), 3);
+    assert_eq!(claim(&world, Some("production")).await.messages.len(), 3);
 }
 
 #[tokio::test]
 async fn an_adopted_app_whose_messages_are_sent_gives_them_to_the_new_environment() {
     let world = production(3).await;
-    world.set_lane("hold = 'unavailable', hold_since = now(), hold_until = now() + interval '1 hour',
+    world
+        .set_lane(
+            "hold = 'unavailable', hold_since = now(), hold_until = now() + interval '1 hour',
          retry_after_until = now() + interval '1 hour', rate_per_s = 1, rate_at = now(), throttled_at = now(),
          next_slot_at = now() + interval '1 day'",
-    )
-    .await;
+        )
+        .await;
+    let expected = json!({"is_done": true, "previous": "production", "cancelled": 0, "pending": 3});
     let adopted = adopt(&world, "'staging', cancels_pending => false").await;
-    assert_eq!(
-        adopted,
-        json!({"is_done": true, "previous": "production", "cancelled": 0, "pending": 3})
-    );
+    assert_eq!(adopted, expected);
     let is_fresh =
         "hold is null and retry_after_until is null and throttled_at is null and rate_per_s = 100
                     and next_slot_at <= clock_timestamp() + interval '1 second'";
     assert!(world.lane::<bool>(is_fresh).await);
     world.set_lane("next_slot_at = 'epoch'").await;
-    assert_eq!(claim(&world, "'production'").await.messages.len(), 0);
-    assert_eq!(claim(&world, "'staging'").await.messages.len(), 3);
+    assert_eq!(claim(&world, Some("production")).await.messages.len(), 0);
+    assert_eq!(claim(&world, Some("staging")).await.messages.len(), 3);
 }
 
 #[tokio::test]
 async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() {
     let world = production(5).await;
-    let changes =
-        "claim_id = gen_random_uuid(), due_at = now() + interval '1 hour', claimed_by = 'w'
-                   where id = 1";
-    world.set_messages(changes).await;
     world
-        .set_messages("sent_at = now(), attempts = 1, error = 'HTTP 500' where id = 2")
+        .execute(
+            "update signaling.outbox
+             set claim_id = gen_random_uuid(), due_at = now() + interval '1 hour', claimed_by = 'w' where id = 1;
+             update signaling.outbox set sent_at = now(), attempts = 1, error = 'HTTP 500' where id = 2",
+        )
         .await;
-    let scheduled = peer(json!({"due_at": "2999-01-01", "app": "default"}));
-    world.insert(scheduled).await;
+    world.insert(peer(json!({"due_at": "2999-01-01"}))).await;
     let other = world.insert(peer(json!({"app": "other"}))).await;
 
-    let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
-    assert_eq!(
-        adopted,
-        json!({"is_done": false, "previous": "production", "cancelled": 4, "pending": 2})
-    );
-    assert_eq!(world.lane::<String>("environment").await, "production");
-    let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
-    assert_eq!(
-        adopted,
-        json!({"is_done": true, "previous": "production", "cancelled": 2, "pending": 0})
-    );
+    // The first call leaves two messages for the second one.
+    for (is_done, cancelled, pending, environment) in
+        [(false, 4, 2, "production"), (true, 2, 0, "staging")]
+    {
+        let adopted = adopt(&world, "'staging', true, max_rows => 4").await;
+        let expected = json!({"is_done": is_done, "previous": "production", "cancelled": cancelled, "pending": pending});
+        assert_eq!(adopted, expected);
+        assert_eq!(world.lane::<String>("environment").await, environment);
+    }
     assert_eq!(world.count("status = 'cancelled'").await, 6);
     assert_eq!(world.row(other).await.status, "pending");
     // The source may have called what it had claimed.
-    let attempts = world.attempts(1).await;
-    assert_eq!((attempts.len(), attempts[0].outcome.as_str()), (1, "lost"));
+    let lost = "1 lost worker charged w";
+    assert_eq!(logged(&world, 1).await, [lost]);
     assert_eq!(world.row(2).await.error.as_deref(), Some("HTTP 500"));
 }
 
@@ -151,21 +150,14 @@ async fn an_app_that_belongs_to_the_environment_is_not_adopted_again() {
 async fn an_app_is_not_adopted_while_a_worker_of_its_environment_is_alive() {
     let world = production(3).await;
     world.pretend_worker("w1", "1", "default").await;
-    world
-        .execute("update signaling.worker set environment = 'production', seen_at = now()")
-        .await;
-    let refused = sqlx::query("select signaling.adopt('default', 'staging', true)")
-        .execute(&world.pool)
-        .await
-        .expect_err("refused");
-    let (code, message) = database_error(refused);
-    assert_eq!(code, "22023");
-    assert_contains(&message, &["the worker w1 of the environment production"]);
+    set_workers(&world, "environment = 'production', seen_at = now()").await;
+    let refused = refusal(&world, "select signaling.adopt('default', 'staging', true)").await;
+    assert_eq!(refused.code(), "22023");
+    let phrase = "the worker w1 of the environment production";
+    assert_contains(refused.message(), &[phrase]);
     assert_eq!(world.count("status = 'pending'").await, 3);
 
-    world
-        .execute("update signaling.worker set seen_at = now() - interval '31 seconds'")
-        .await;
+    set_workers(&world, "seen_at = now() - interval '31 seconds'").await;
     adopt(&world, "'staging', true").await;
     let workers: i64 = world.ask("select count(*) from signaling.worker").await;
     assert_eq!(workers, 0, "a dead worker of the source");
@@ -181,42 +173,23 @@ async fn a_worker_of_another_environment_does_not_count_as_serving() {
         )
     };
     world.pretend_worker("other", "1", "default").await;
+    set_workers(&world, "environment = 'staging'").await;
     world
-        .execute(
-            "update signaling.worker set environment = 'staging';
-             insert into signaling.worker_app (app, worker_id) select 'default', worker_id from signaling.worker",
-        )
+        .execute("insert into signaling.worker_app (app, worker_id) select 'default', worker_id from signaling.worker")
         .await;
     assert_eq!(world.ask::<i32>(&report("'production'")).await, 0);
     assert_eq!(world.ask::<i32>(&report("'staging'")).await, 1);
 }
 
 #[tokio::test]
-async fn a_message_says_that_the_workers_alive_belong_to_another_environment() {
-    let world = production(1).await;
-    let waits_for = "select waits_for from signaling.delivery";
-    world.pretend_worker("other", "1", "default").await;
-    let text: String = world.ask(waits_for).await;
-    assert!(text.starts_with("an operator: the app belongs to the environment production"));
-    world
-        .execute("update signaling.worker set environment = 'production'")
-        .await;
-    let text: String = world.ask(waits_for).await;
-    assert_eq!(text, "the next free slot of the app");
-}
-
-#[tokio::test]
 async fn an_environment_has_a_name_that_can_stand_in_a_command() {
     let world = world().await;
     for name in ["", "a b", "x'y", &"x".repeat(65)] {
-        let refused = sqlx::query("update signaling.lane set environment = $1")
-            .bind(name)
-            .execute(&world.pool)
-            .await;
-        let error = refused.expect_err("refused").into_database_error();
+        let change = format!("update signaling.lane set environment = $${name}$$");
         assert_eq!(
-            error.expect("an error of the database").constraint(),
-            Some("environment_is_not_a_name_of_1_to_64_letters_digits_dots_dashes")
+            refusal(&world, &change).await.constraint(),
+            Some("environment_is_not_a_name_of_1_to_64_letters_digits_dots_dashes"),
+            "{name}"
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, INFINITY, world};
+use super::{Claim, INFINITY, lock_messages, world};
 use testkit::{World, peer};
 
 /// Ends messages of some apps: the app, and how many expired or ended as unknown.
@@ -26,12 +26,10 @@ async fn expire_default(world: &World) -> (i32, i32) {
     (expired, unknown)
 }
 
-/// A message that waits for later, and whose time is over.
+/// Inserts a message that waits for later, and whose time is over.
 async fn overdue(world: &World, columns: Value) -> i64 {
-    let mut message = peer(json!({
-        "due_at": world.time_in(60_000).await,
-        "expires_at": world.time_in(-1_000).await,
-    }));
+    let past = world.time_in(-1_000).await;
+    let mut message = peer(json!({"due_at": world.time_in(60_000).await, "expires_at": past}));
     let fields = message.as_object_mut().expect("an object");
     fields.extend(columns.as_object().expect("an object").clone());
     world.insert(message).await
@@ -70,38 +68,26 @@ async fn a_message_expires_in_a_lane_that_is_paused() {
 }
 
 #[tokio::test]
-async fn a_message_that_a_worker_has_is_left_to_it() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    let claim = Claim::default().run(&world.pool).await;
-    world
-        .set_messages("expires_at = now() - interval '1 second'")
-        .await;
-    assert_eq!(expire_default(&world).await, (0, 0));
-    assert_eq!(world.row(id).await.claim_id, Some(claim.id));
+async fn a_message_that_a_worker_has_is_left_to_it_until_it_is_lost() {
+    for (at_most_once, counts, status) in [(false, (1, 0), "expired"), (true, (0, 1), "unknown")] {
+        let world = world().await;
+        let message = peer(json!({"at_most_once": at_most_once}));
+        let id = world.insert(message).await;
+        let claim = Claim::default().run(&world.pool).await;
+        world
+            .set_messages("expires_at = now() - interval '1 second'")
+            .await;
+        assert_eq!(expire_default(&world).await, (0, 0));
+        assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 
-    // The worker's lease ended long ago.
-    world.end_leases().await;
-    let earlier = world.time_in(-60_000).await;
-    assert_eq!(expire(&world, &["default"], &earlier).await, []);
-    assert_eq!(expire_default(&world).await, (1, 0));
-    let row = world.row(id).await;
-    assert_eq!((&*row.status, row.attempts), ("expired", 1));
-    assert_eq!(world.attempts(id).await[0].outcome, "lost");
-}
-
-#[tokio::test]
-async fn a_lost_message_that_may_be_sent_once_only_ends_as_unknown_here_too() {
-    let world = world().await;
-    let id = world.insert(peer(json!({"at_most_once": true}))).await;
-    Claim::default().run(&world.pool).await;
-    world
-        .set_messages(
-            "due_at = now() - interval '1 second', expires_at = now() - interval '1 second'",
-        )
-        .await;
-    assert_eq!(expire_default(&world).await, (0, 1));
-    assert_eq!(world.row(id).await.status, "unknown");
+        world.end_leases().await;
+        let earlier = world.time_in(-60_000).await;
+        assert_eq!(expire(&world, &["default"], &earlier).await, []);
+        assert_eq!(expire_default(&world).await, counts, "{status}");
+        let row = world.row(id).await;
+        assert_eq!((&*row.status, row.attempts), (status, 1));
+        assert_eq!(world.attempts(id).await[0].outcome, "lost");
+    }
 }
 
 #[tokio::test]
@@ -119,9 +105,7 @@ async fn one_call_ends_a_thousand_messages_of_an_app_at_most() {
 async fn a_locked_message_expires_another_time() {
     let world = world().await;
     let id = overdue(&world, json!({})).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox for update")
-        .await;
+    let lock = lock_messages(&world, "true").await;
     assert_eq!(expire_default(&world).await, (0, 0));
     lock.commit().await.expect("unlocked");
     assert_eq!(expire_default(&world).await, (1, 0));

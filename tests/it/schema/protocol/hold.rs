@@ -3,7 +3,7 @@
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, LEASE, now, world};
+use super::{Claim, LEASE, NOT_HELD, end_pause, now, world};
 use testkit::World;
 
 /// Holds the default app's lane, and returns the result.
@@ -22,11 +22,6 @@ async fn release_hold(world: &World, probe: Uuid) -> bool {
         .fetch_one(&world.pool)
         .await
         .expect("an answer")
-}
-
-/// Lets the pause of a held lane be over.
-async fn end_pause(world: &World) {
-    world.set_lane("hold_until = clock_timestamp()").await;
 }
 
 /// A lane with messages that is held, and whose pause is over.
@@ -55,23 +50,6 @@ async fn a_lane_is_held_once_however_many_attempts_fail_together() {
 }
 
 #[tokio::test]
-async fn a_held_lane_sends_nothing_before_its_pause_is_over() {
-    let world = world().await;
-    world.insert_many(3).await;
-    hold(&world, "unavailable", None).await;
-    world
-        .set_lane("hold_until = clock_timestamp() + interval '1 minute'")
-        .await;
-    let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
-    assert_eq!(claimed.lane.hold.as_deref(), Some("unavailable"));
-    assert_eq!(
-        claimed.lane.hold_until,
-        Some(world.lane("hold_until").await)
-    );
-}
-
-#[tokio::test]
 async fn a_held_lane_makes_one_probe_and_the_next_one_waits_for_the_lease() {
     let world = held_world().await;
     let probe = Claim::default().run(&world.pool).await;
@@ -81,7 +59,8 @@ async fn a_held_lane_makes_one_probe_and_the_next_one_waits_for_the_lease() {
     let lease_ends = probe.lane.at + LEASE;
     assert_eq!(world.lane::<OffsetDateTime>("hold_until").await, lease_ends);
     let next = Claim::default().run(&world.pool).await;
-    assert_eq!((next.lane.slots, next.messages.len()), (0, 0));
+    assert!(next.has_no_slot(), "{next:?}");
+    assert_eq!(next.lane.hold.as_deref(), Some("unavailable"));
     assert_eq!(next.lane.hold_until, Some(lease_ends));
 }
 
@@ -151,22 +130,13 @@ async fn a_probe_that_went_well_ends_the_hold_and_wakes_the_workers() {
     assert!(release_hold(&world, probe.id).await);
     let woken = listener.recv().await.expect("a notification");
     assert_eq!(woken.payload(), "default");
-    let is_over = "hold is null and hold_since is null and hold_until is null and hold_probes = 0
-                   and probe_claim_id is null";
+    let has_no_probe = "probe_claim_id is null and probe_target is null";
+    let is_over = "hold is null and hold_since is null and hold_until is null and hold_probes = 0";
     assert!(world.lane::<bool>(is_over).await);
+    assert!(world.lane::<bool>(has_no_probe).await);
     assert!(!release_hold(&world, probe.id).await);
     assert_eq!(Claim::default().run(&world.pool).await.messages.len(), 9);
-    // The pauses begin anew, and not too soon.
-    assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
-    assert!(world.lane::<bool>("hold is null").await);
-    world
-        .set_lane("released_at = released_at - interval '10 seconds'")
-        .await;
-    assert_eq!(hold(&world, "unavailable", None).await, "held");
-    let holds: bool = world
-        .lane("hold_until - hold_since = interval '1 second'")
-        .await;
-    assert!(holds);
+    assert!(world.lane::<bool>(has_no_probe).await, "it is not held");
 }
 
 #[tokio::test]
@@ -179,11 +149,15 @@ async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
     assert!((before..=now(&world).await).contains(&released_at));
     assert_eq!(hold(&world, "unavailable", None).await, "too_soon");
     assert!(world.lane::<bool>("hold is null").await);
-    let seconds_ago = "released_at = clock_timestamp() - interval '9 seconds'";
-    world.set_lane(seconds_ago).await;
-    assert_eq!(hold(&world, "unauthorized", None).await, "too_soon");
-    world.set_lane(&seconds_ago.replace('9', "10")).await;
-    assert_eq!(hold(&world, "unauthorized", None).await, "held");
+    // A time in the future comes from before the clock was set back.
+    for (released, result) in [("9 s", "too_soon"), ("10 s", "held"), ("-5 s", "held")] {
+        let released = format!("released_at = clock_timestamp() - interval '{released}'");
+        world.set_lane(&format!("{released}, {NOT_HELD}")).await;
+        let found = hold(&world, "unauthorized", None).await;
+        assert_eq!(found, result, "{released}");
+    }
+    let begins_anew = "hold_until - hold_since = interval '1 second'";
+    assert!(world.lane::<bool>(begins_anew).await, "the pauses");
     // A failed probe of the present hold counts, however long ago the last one ended.
     world
         .set_lane("hold_until = clock_timestamp(), released_at = clock_timestamp()")
@@ -191,14 +165,6 @@ async fn a_lane_is_not_held_again_within_ten_seconds_of_its_last_hold() {
     let probe = Claim::default().run(&world.pool).await;
     let found = hold(&world, "unavailable", Some(probe.id)).await;
     assert_eq!(found, "extended");
-}
-
-#[tokio::test]
-async fn a_hold_is_not_too_soon_where_the_last_one_ended_in_the_future() {
-    let world = world().await;
-    let ahead = "released_at = clock_timestamp() + interval '5 seconds'";
-    world.set_lane(ahead).await;
-    assert_eq!(hold(&world, "unavailable", None).await, "held");
 }
 
 #[tokio::test]
@@ -211,11 +177,7 @@ async fn an_app_without_a_lane_can_not_be_held() {
 #[tokio::test]
 async fn a_hold_of_an_unknown_kind_is_refused() {
     let world = world().await;
-    let error = sqlx::query("select signaling.hold('default', 'tired', 'why', null)")
-        .execute(&world.pool)
-        .await
-        .expect_err("refused")
-        .into_database_error()
-        .expect("an error of the database");
+    let hold = "select signaling.hold('default', 'tired', 'why', null)";
+    let error = super::refusal(&world, hold).await;
     assert_eq!(error.constraint(), Some("hold_is_not_a_known_hold"));
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 
-use super::{BEGINNING, Claim, make_retries, now, world};
+use super::{BEGINNING, claimed_message, make_retries, now, world};
 use testkit::{World, peer};
 
 #[derive(Debug, FromRow)]
@@ -59,9 +59,7 @@ async fn make_due_in(world: &World, time: &str) {
 #[tokio::test]
 async fn each_app_that_has_a_lane_gets_a_row() {
     let world = world().await;
-    world
-        .execute("select signaling.open_lane('other', 50)")
-        .await;
+    world.open_lane("other").await;
     let id = world.insert(peer(json!({}))).await;
     let later = world.time_in(60_000).await;
     let other = world
@@ -69,8 +67,10 @@ async fn each_app_that_has_a_lane_gets_a_row() {
         .await;
     world.insert(peer(json!({"app": "unserved"}))).await;
     let looks = ["default", "other", "unserved"].map(|app| (app, BEGINNING, 0));
+    let before = now(&world).await;
     let rows = next_due(&world, &looks).await;
     assert!(rows.keys().eq(["default", "other"]), "{rows:?}");
+    assert!(rows["default"].at >= before);
     for (app, id) in [("default", id), ("other", other)] {
         let row = &rows[app];
         assert_eq!(row.first_id, Some(id));
@@ -82,59 +82,37 @@ async fn each_app_that_has_a_lane_gets_a_row() {
 }
 
 #[tokio::test]
-async fn an_empty_lane_has_no_next_message() {
-    let world = world().await;
-    let before = now(&world).await;
-    let row = default_app(&world).await;
-    assert_eq!((row.first_id, row.retry_id, row.hold), (None, None, None));
-    assert!(row.at >= before);
-}
-
-#[tokio::test]
 async fn each_app_is_looked_at_from_its_own_scan_position() {
     let world = world().await;
-    world
-        .execute("select signaling.open_lane('other', 50)")
-        .await;
+    world.open_lane("other").await;
     let due_at = world.time_in(-1_000).await;
     let mut ids = Vec::new();
     for app in ["default", "default", "other", "other"] {
-        ids.push(
-            world
-                .insert(peer(json!({"app": app, "due_at": due_at})))
-                .await,
-        );
+        let message = peer(json!({"app": app, "due_at": due_at}));
+        ids.push(world.insert(message).await);
     }
-    let rows = next_due(
-        &world,
-        &[("default", &due_at, ids[0]), ("other", &due_at, ids[3])],
-    )
-    .await;
+    let looks = [("default", &*due_at, ids[0]), ("other", &*due_at, ids[3])];
+    let rows = next_due(&world, &looks).await;
     assert_eq!(rows["default"].first_id, Some(ids[1]));
     assert_eq!(rows["other"].first_id, None);
 }
 
 #[tokio::test]
-async fn a_retry_is_told_of_within_the_poll_interval() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    make_retries(&world, "true").await;
-    make_due_in(&world, "1 minute").await;
-    assert_eq!(default_app(&world).await.retry_id, None);
-    make_due_in(&world, "1 second").await;
-    let row = default_app(&world).await;
-    assert_eq!((row.retry_id, row.first_id), (Some(id), None));
-    assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
-}
-
-#[tokio::test]
-async fn a_message_that_is_claimed_is_due_as_a_retry_when_its_lease_ends() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    Claim::default().run(&world.pool).await;
-    make_due_in(&world, "1 second").await;
-    let row = default_app(&world).await;
-    assert_eq!((row.first_id, row.retry_id), (None, Some(id)));
+async fn a_retry_or_a_lease_that_ends_is_told_of_within_the_poll_interval() {
+    for is_claimed in [false, true] {
+        let world = world().await;
+        let (id, _) = claimed_message(&world).await;
+        if !is_claimed {
+            make_retries(&world, "true").await;
+            world.set_messages("claim_id = null").await;
+        }
+        make_due_in(&world, "1 minute").await;
+        assert_eq!(default_app(&world).await.retry_id, None, "{is_claimed}");
+        make_due_in(&world, "1 second").await;
+        let row = default_app(&world).await;
+        assert_eq!((row.retry_id, row.first_id), (Some(id), None));
+        assert_eq!(row.retry_due_at, Some(world.row(id).await.due_at));
+    }
 }
 
 #[tokio::test]
@@ -145,25 +123,21 @@ async fn a_held_lane_says_when_its_probe_may_be_made() {
         .await;
     let row = default_app(&world).await;
     assert_eq!(row.hold.as_deref(), Some("unauthorized"));
-    assert_eq!(
-        row.hold_until,
-        Some(world.ask("select hold_until from signaling.lane").await)
-    );
+    let until: OffsetDateTime = world.lane("hold_until").await;
+    assert_eq!(row.hold_until, Some(until));
     // The API asked to wait for longer.
     world
         .execute("select signaling.throttle('default', clock_timestamp(), '10 seconds')")
         .await;
     let until = default_app(&world).await.hold_until.expect("a time");
-    let asked: OffsetDateTime = world
-        .ask("select retry_after_until from signaling.lane")
-        .await;
+    let asked: OffsetDateTime = world.lane("retry_after_until").await;
     assert_eq!(until, asked - Duration::milliseconds(500));
     // All slots up to a later time are given out.
     world
         .set_lane("next_slot_at = clock_timestamp() + interval '1 minute'")
         .await;
     let until = default_app(&world).await.hold_until.expect("a time");
-    let next_slot_at: OffsetDateTime = world.ask("select next_slot_at from signaling.lane").await;
+    let next_slot_at: OffsetDateTime = world.lane("next_slot_at").await;
     assert_eq!(until, next_slot_at - Duration::milliseconds(500));
 }
 

@@ -6,8 +6,8 @@ use sqlx::postgres::types::PgInterval;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, now, world};
-use testkit::{World, peer};
+use super::{Claim, Claimed, claimed_message, database_error, logged, now, world};
+use testkit::peer;
 
 /// One record, as the worker writes it.
 #[derive(Debug, Clone)]
@@ -61,7 +61,19 @@ impl Record {
         }
     }
 
-    /// The same, and the message may not be to blame.
+    /// The API rejected the message.
+    pub(super) fn failed(id: i64, claim: &Claimed) -> Self {
+        Self {
+            delay: None,
+            status: Some("failed"),
+            http_status: Some(400),
+            error: Some("HTTP 400"),
+            outcome: Some("rejected"),
+            ..Self::transient(id, claim)
+        }
+    }
+
+    /// The API failed, and the message may not be to blame.
     fn uncharged(id: i64, claim: &Claimed) -> Self {
         Self {
             charged: false,
@@ -83,32 +95,41 @@ impl Record {
             ..Self::accepted(id, claim)
         }
     }
+
+    /// The claim's first message goes back without an attempt.
+    fn released(id: i64, claim: &Claimed) -> Self {
+        Self {
+            original_due_at: claim.messages[0].original_due_at,
+            status: None,
+            error: None,
+            ..Self::expired(id, claim)
+        }
+    }
 }
 
-/// Writes records, and returns the result of each.
-pub(super) async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String> {
+/// Writes records. Returns the result of each, and why the database refuses it.
+pub(super) async fn try_record(
+    executor: impl PgExecutor<'_>,
+    records: &[Record],
+    one_by_one: bool,
+) -> Result<Vec<(String, Option<String>)>, sqlx::Error> {
     fn column<T>(records: &[Record], value: impl Fn(&Record) -> T) -> Vec<T> {
         records.iter().map(value).collect()
     }
-    let took = PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: 1_500,
-    };
-    let rows: Vec<(i32, String)> = sqlx::query_as(
-        "select place, result
+    let interval = |time: Duration| PgInterval::try_from(time).expect("short");
+    let took = interval(Duration::microseconds(1_500));
+    let rows: Vec<(i32, String, Option<String>)> = sqlx::query_as(
+        "select place, result, reason
          from signaling.record(
              recorded_by => 'tester', ids => $1, claim_ids => $2, original_due_at => $3, delays => $4, statuses => $5, charged => $6,
              sent_at => $7, http_statuses => $8, request_ids => $9, errors => $10, outcomes => $11, durations => $12,
-             faults => $13, evidences => $14)
+             faults => $13, evidences => $14, one_by_one => $15)
          order by place",
     )
     .bind(column(records, |record| record.id))
     .bind(column(records, |record| record.claim_id))
     .bind(column(records, |record| record.original_due_at))
-    .bind(column(records, |record| {
-        record.delay.map(|delay| PgInterval::try_from(delay).expect("short"))
-    }))
+    .bind(column(records, |record| record.delay.map(interval)))
     .bind(column(records, |record| record.status))
     .bind(column(records, |record| record.charged))
     .bind(column(records, |record| record.sent_at))
@@ -116,37 +137,32 @@ pub(super) async fn record(executor: impl PgExecutor<'_>, records: &[Record]) ->
     .bind(column(records, |record| record.request_id))
     .bind(column(records, |record| record.error))
     .bind(column(records, |record| record.outcome))
-    .bind(column(records, |record| {
-        record.sent_at.map(|_| took)
-    }))
+    .bind(column(records, |record| record.sent_at.map(|_| took)))
     .bind(column(records, |record| record.fault))
     .bind(column(records, |record| record.evidence))
+    .bind(one_by_one)
     .fetch_all(executor)
-    .await
-    .expect("recorded");
-    let places: Vec<i32> = rows.iter().map(|(place, _)| *place).collect();
-    assert!(
-        places
-            .iter()
-            .copied()
-            .eq(1..=i32::try_from(records.len()).expect("few")),
-        "a row for each place: {places:?}"
-    );
-    rows.into_iter().map(|(_, result)| result).collect()
+    .await?;
+    assert_eq!(rows.len(), records.len());
+    let by_place = rows.into_iter().zip(1..);
+    let results = by_place.map(|((place, result, reason), expected)| {
+        assert_eq!(place, expected);
+        (result, reason)
+    });
+    Ok(results.collect())
 }
 
-/// A claimed message.
-pub(super) async fn claimed(world: &World) -> (i64, Claimed) {
-    let id = world.insert(peer(json!({}))).await;
-    let claim = Claim::default().run(&world.pool).await;
-    assert_eq!(claim.ids(), [id]);
-    (id, claim)
+/// Writes records, and returns the result of each.
+pub(super) async fn record(executor: impl PgExecutor<'_>, records: &[Record]) -> Vec<String> {
+    let results = try_record(executor, records, false).await;
+    let results = results.expect("recorded").into_iter();
+    results.map(|(result, _)| result).collect()
 }
 
 #[tokio::test]
 async fn an_accepted_message_is_final_and_keeps_the_claim_that_sent_it() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     let before = now(&world).await;
     let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
     assert_eq!(results, ["recorded"]);
@@ -165,82 +181,31 @@ async fn an_accepted_message_is_final_and_keeps_the_claim_that_sent_it() {
 #[tokio::test]
 async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     let before = now(&world).await;
     let results = record(&world.pool, &[Record::transient(id, &claim)]).await;
     assert_eq!(results, ["recorded"]);
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.attempts), ("pending", 1));
     assert_eq!((row.claim_id, row.claimed_by), (None, None));
-    let after = now(&world).await;
-    let minute = Duration::minutes(1);
-    assert!(
-        row.due_at >= before + minute && row.due_at <= after + minute,
-        "a minute after the record: {}",
-        row.due_at
-    );
+    let recorded_at = row.due_at - Duration::minutes(1);
+    assert!((before..=now(&world).await).contains(&recorded_at));
     let found = (row.error.as_deref(), row.finished_at);
     assert_eq!(found, (Some("HTTP 500"), None));
-    let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    let attempt = &attempts[0];
-    assert_eq!((attempt.number, &*attempt.outcome), (1, "transient"));
-    assert_eq!(attempt.sent_at, Some(claim.lane.at));
-    assert_eq!(attempt.http_status, Some(500));
-    assert_eq!(attempt.error.as_deref(), Some("HTTP 500"));
-    assert_eq!(attempt.claimed_by.as_deref(), Some("tester"));
-    let found = (attempt.fault.as_deref(), attempt.charged);
-    assert_eq!(found, (Some("message"), true));
+    let transient = "1 transient message charged tester";
+    assert_eq!(logged(&world, id).await, [transient]);
+    let details =
+        "select concat_ws(', ', duration, http_status, error, evidence) from signaling.attempt";
     assert_eq!(
-        attempt.evidence.as_deref(),
-        Some("the API accepts messages of other workers")
+        world.ask::<String>(details).await,
+        "00:00:00.0015, 500, HTTP 500, the API accepts messages of other workers"
     );
-    let took: String = world
-        .ask("select duration::text from signaling.attempt")
-        .await;
-    assert_eq!(took, "00:00:00.0015");
+    let sent_at = world.attempts(id).await[0].sent_at;
+    assert_eq!(sent_at, Some(claim.lane.at));
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_not_charged_shares_its_number_with_the_next_one() {
-    let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    for (charged, outcome) in [
-        (true, "transient"),
-        (false, "throttled"),
-        (false, "throttled"),
-        (true, "rejected"),
-    ] {
-        world.set_messages("due_at = now()").await;
-        let claim = Claim::default().run(&world.pool).await;
-        let result = Record {
-            charged,
-            outcome: Some(outcome),
-            ..Record::transient(id, &claim)
-        };
-        assert_eq!(record(&world.pool, &[result]).await, ["recorded"]);
-    }
-    let numbers: Vec<(i32, String)> = world
-        .attempts(id)
-        .await
-        .into_iter()
-        .map(|attempt| (attempt.number, attempt.outcome))
-        .collect();
-    let expected = [
-        (1, "transient"),
-        (2, "throttled"),
-        (3, "throttled"),
-        (4, "rejected"),
-    ];
-    assert_eq!(
-        numbers,
-        expected.map(|(number, outcome)| (number, outcome.to_owned()))
-    );
-    assert_eq!(world.row(id).await.attempts, 2);
-}
-
-#[tokio::test]
-async fn failed_attempts_are_counted_as_charged_or_uncharged() {
+async fn failed_attempts_are_numbered_and_counted_as_charged_or_uncharged() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
     for (charged, attempts, uncharged) in [(false, 0, 1), (true, 1, 1), (false, 1, 2)] {
@@ -255,20 +220,19 @@ async fn failed_attempts_are_counted_as_charged_or_uncharged() {
         let row = world.row(id).await;
         assert_eq!((row.attempts, row.uncharged), (attempts, uncharged));
     }
-    let attempts = world.attempts(id).await;
-    let said: Vec<_> = attempts
-        .iter()
-        .map(|attempt| (attempt.fault.as_deref(), attempt.charged))
-        .collect();
-    let unclear = (Some("unclear"), false);
-    assert_eq!(said, [unclear, (Some("message"), true), unclear]);
+    let expected = [
+        "1 transient unclear uncharged tester",
+        "2 transient message charged tester",
+        "3 transient unclear uncharged tester",
+    ];
+    assert_eq!(logged(&world, id).await, expected);
     // An accepted message keeps the count of what failed before.
     world.set_messages("due_at = now()").await;
     let claim = Claim::default().run(&world.pool).await;
     let message = &claim.messages[0];
     assert_eq!((message.attempts, message.uncharged), (1, 2));
-    let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
-    assert_eq!(results, ["recorded"]);
+    let accepted = Record::accepted(id, &claim);
+    assert_eq!(record(&world.pool, &[accepted]).await, ["recorded"]);
     let row = world.row(id).await;
     assert_eq!((row.attempts, row.uncharged), (2, 2));
 }
@@ -276,18 +240,9 @@ async fn failed_attempts_are_counted_as_charged_or_uncharged() {
 #[tokio::test]
 async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    assert_eq!(world.row(id).await.failing_since, None);
+    let (id, claim) = claimed_message(&world).await;
     // A claim that ends without an attempt is no failure.
-    let released = Record {
-        original_due_at: claim.messages[0].original_due_at,
-        status: None,
-        error: None,
-        ..Record::expired(id, &claim)
-    };
-    record(&world.pool, &[released]).await;
-    let row = world.row(id).await;
-    assert_eq!((row.failing_since, row.uncharged), (None, 0));
+    record(&world.pool, &[Record::released(id, &claim)]).await;
     let mut first_failure = None;
     for _ in 0..2 {
         let claim = Claim::default().run(&world.pool).await;
@@ -307,7 +262,7 @@ async fn a_message_is_failing_since_the_start_of_its_first_failed_attempt() {
 #[tokio::test]
 async fn records_without_faults_and_evidences_are_written_too() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     world
         .execute(&format!(
             "select signaling.record('tester', '{{{id}}}', array['{}'::uuid], '{{now}}', '{{null}}', '{{null}}', '{{false}}', '{{now}}',
@@ -315,22 +270,21 @@ async fn records_without_faults_and_evidences_are_written_too() {
             claim.id
         ))
         .await;
-    let attempts = world.attempts(id).await;
-    assert_eq!(attempts.len(), 1);
-    assert_eq!((&attempts[0].fault, attempts[0].charged), (&None, false));
+    let transient = "1 transient uncharged tester";
+    assert_eq!(logged(&world, id).await, [transient]);
 }
 
 #[tokio::test]
 async fn a_fault_that_is_not_known_is_refused() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     let result = Record {
         fault: Some("somebody"),
         ..Record::transient(id, &claim)
     };
-    let pool = world.pool.clone();
-    let attempt = tokio::spawn(async move { record(&pool, &[result]).await });
-    assert!(attempt.await.is_err(), "the constraint refuses it");
+    let refused = try_record(&world.pool, &[result], false).await;
+    let error = database_error(refused.expect_err("refused"));
+    assert_eq!(error.constraint(), Some("fault_is_not_a_known_fault"));
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
 }
 
@@ -338,10 +292,11 @@ async fn a_fault_that_is_not_known_is_refused() {
 async fn a_message_that_expires_after_an_attempt_keeps_the_error_of_that() {
     let world = world().await;
     world.insert_many(2).await;
-    let changes =
-        "sent_at = now() - interval '1 minute', attempts = 1, http_status = 500, error = 'HTTP 500'
-                   where id = 1";
-    world.set_messages(changes).await;
+    world
+        .set_messages(
+            "sent_at = now(), attempts = 1, http_status = 500, error = 'HTTP 500' where id = 1",
+        )
+        .await;
     let claim = Claim::default().run(&world.pool).await;
     let records = [1, 2].map(|id| Record::expired(id, &claim));
     let found = record(&world.pool, &records).await;
@@ -350,26 +305,21 @@ async fn a_message_that_expires_after_an_attempt_keeps_the_error_of_that() {
     assert_eq!((&*tried.status, &*untried.status), ("expired", "expired"));
     assert_eq!(tried.error.as_deref(), Some("HTTP 500"));
     assert_eq!((tried.http_status, tried.attempts), (Some(500), 1));
-    assert_eq!(
-        untried.error.as_deref(),
-        Some("not sent before its expires_at")
-    );
+    let error = untried.error.as_deref();
+    assert_eq!(error, Some("not sent before its expires_at"));
     assert_eq!(untried.sent_at, None);
 }
 
 #[tokio::test]
 async fn a_message_that_goes_back_without_an_attempt_is_as_it_was() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    let released = Record {
-        original_due_at: claim.messages[0].original_due_at,
-        status: None,
-        error: None,
-        ..Record::expired(id, &claim)
-    };
+    let (id, claim) = claimed_message(&world).await;
+    let released = Record::released(id, &claim);
     assert_eq!(record(&world.pool, &[released]).await, ["recorded"]);
     let row = world.row(id).await;
-    assert_eq!((row.claim_id, row.sent_at, row.attempts), (None, None, 0));
+    assert_eq!((row.claim_id, row.sent_at), (None, None));
+    let counts = (row.attempts, row.uncharged, row.failing_since);
+    assert_eq!(counts, (0, 0, None));
     let found = (row.error, row.due_at);
     assert_eq!(found, (None, claim.messages[0].original_due_at));
     let again = Claim::default().run(&world.pool).await;
@@ -392,10 +342,8 @@ async fn one_record_that_the_table_refuses_leaves_the_others_unwritten() {
         ..Record::accepted(2, &claim)
     };
     let records = [Record::accepted(1, &claim), refused];
-    let attempt = tokio::spawn({
-        let pool = world.pool.clone();
-        async move { record(&pool, &records).await }
-    });
-    assert!(attempt.await.is_err(), "the constraint refuses it");
+    let refused = try_record(&world.pool, &records, false).await;
+    let error = database_error(refused.expect_err("refused"));
+    assert_eq!(error.constraint(), Some("status_is_not_a_known_status"));
     assert_eq!(world.count("status = 'pending'").await, 2);
 }

@@ -2,28 +2,32 @@
 
 use uuid::Uuid;
 
-use super::record::{Record, claimed, record};
-use super::{Claim, world};
+use super::record::{Record, record};
+use super::{Claim, claimed_message, lock_messages, world};
 
 #[tokio::test]
-async fn a_record_of_another_claim_is_discarded() {
+async fn a_record_of_another_claim_or_of_a_message_that_is_gone_is_discarded() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     let foreign = Record {
         claim_id: Uuid::new_v4(),
         ..Record::transient(id, &claim)
     };
     let nowhere = Record::accepted(id + 1, &claim);
-    let found = record(&world.pool, &[foreign, nowhere]).await;
+    let found = record(&world.pool, &[foreign, nowhere.clone()]).await;
     assert_eq!(found, ["discarded", "discarded"]);
     assert_eq!(world.row(id).await.claim_id, Some(claim.id));
     assert!(world.attempts(id).await.is_empty());
+    // The others are written.
+    let found = record(&world.pool, &[nowhere, Record::accepted(id, &claim)]).await;
+    assert_eq!(found, ["discarded", "recorded"]);
+    assert_eq!(world.row(id).await.status, "message_sent");
 }
 
 #[tokio::test]
 async fn a_record_is_discarded_once_another_claim_has_the_message() {
     let world = world().await;
-    let (id, late) = claimed(&world).await;
+    let (id, late) = claimed_message(&world).await;
     world.end_leases().await;
     let claim = Claim::default().run(&world.pool).await;
     assert_eq!(claim.ids(), [id]);
@@ -35,10 +39,8 @@ async fn a_record_is_discarded_once_another_claim_has_the_message() {
 #[tokio::test]
 async fn a_record_is_written_after_its_lease_while_no_other_claim_has_the_message() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    world
-        .set_messages("due_at = now() - interval '1 minute'")
-        .await;
+    let (id, claim) = claimed_message(&world).await;
+    world.end_leases().await;
     let results = record(&world.pool, &[Record::accepted(id, &claim)]).await;
     assert_eq!(results, ["recorded"]);
     assert_eq!(world.row(id).await.status, "message_sent");
@@ -47,11 +49,8 @@ async fn a_record_is_written_after_its_lease_while_no_other_claim_has_the_messag
 #[tokio::test]
 async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
-    let failed = Record {
-        status: Some("failed"),
-        ..Record::transient(id, &claim)
-    };
+    let (id, claim) = claimed_message(&world).await;
+    let failed = Record::failed(id, &claim);
     let found = record(&world.pool, std::slice::from_ref(&failed)).await;
     assert_eq!(found, ["recorded"]);
     let before = world.row(id).await;
@@ -68,7 +67,7 @@ async fn a_final_record_that_is_written_again_is_recorded_and_changes_nothing() 
 #[tokio::test]
 async fn a_record_that_went_back_is_not_charged_twice() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     let back = Record::transient(id, &claim);
     let found = record(&world.pool, std::slice::from_ref(&back)).await;
     assert_eq!(found, ["recorded"]);
@@ -82,9 +81,7 @@ async fn a_locked_message_holds_up_no_other_record() {
     let world = world().await;
     world.insert_many(3).await;
     let claim = Claim::default().run(&world.pool).await;
-    let lock = world
-        .open_transaction("select from signaling.outbox where id = 2 for update")
-        .await;
+    let lock = lock_messages(&world, "id = 2").await;
     let records = [1, 2, 3].map(|id| Record::transient(id, &claim));
     let found = record(&world.pool, &records).await;
     assert_eq!(found, ["recorded", "locked", "recorded"]);
@@ -97,7 +94,7 @@ async fn a_locked_message_holds_up_no_other_record() {
 #[tokio::test]
 async fn a_cancelled_message_discards_the_record() {
     let world = world().await;
-    let (id, claim) = claimed(&world).await;
+    let (id, claim) = claimed_message(&world).await;
     world.end_leases().await;
     let cancelled: bool = world.ask(&format!("select signaling.cancel({id})")).await;
     assert!(cancelled);

@@ -2,12 +2,10 @@
 //! claimed, recorded, ended or deleted.
 
 use serde_json::json;
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Row};
 use time::OffsetDateTime;
-use uuid::Uuid;
 
-use super::{Claim, Claimed, database_error, world};
+use super::record::{Record, try_record};
+use super::{Claim, claimed_message, hold, insert, world};
 use testkit::{World, peer};
 
 /// The payload of messages that a trigger refuses.
@@ -54,74 +52,34 @@ async fn allow(world: &World, table: &str) {
         .await;
 }
 
-async fn insert(world: &World, payload: &str) -> i64 {
-    world.insert(peer(json!({"payload": payload}))).await
-}
-
 async fn status(world: &World, id: i64) -> String {
     world.row(id).await.status
 }
 
-/// A claim that finds out which messages are refused. The columns `refused` and `failed` of the lane.
-async fn claim_one_by_one(world: &World) -> (Claimed, i32, i32) {
-    let id = Uuid::new_v4();
-    let statement = Claim::default()
-        .statement(id)
-        .replace("avoided =>", "one_by_one => true, avoided =>");
-    let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
-        .fetch_all(&world.pool)
-        .await
-        .expect("claimed");
-    let lane = rows.last().expect("a row about the lane");
-    let counts = (lane.get("refused"), lane.get("failed"));
-    (Claimed::from_rows(id, &rows), counts.0, counts.1)
+/// Records an outcome with or without its details. Returns the result, and why the database refuses it.
+async fn record_one_by_one(world: &World, outcome: Record) -> (String, Option<String>) {
+    let results = try_record(&world.pool, &[outcome], true).await;
+    results.expect("recorded").remove(0)
 }
-
-/// Records an outcome of one message.
-async fn record(
-    world: &World,
-    id: i64,
-    claim: &Claimed,
-    columns: &str,
-) -> (String, Option<String>) {
-    let query = format!(
-        "select result, reason from signaling.record(
-             recorded_by => 'tester', ids => array[{id}::bigint], claim_ids => array['{}'::uuid],
-             original_due_at => array[now()], delays => array[null::interval], sent_at => array[now()], durations => array[interval '1 ms'],
-             charged => array[true], {columns})",
-        claim.id
-    );
-    sqlx::query_as(AssertSqlSafe(query))
-        .fetch_one(&world.pool)
-        .await
-        .expect("recorded")
-}
-
-const ACCEPTED: &str = "statuses => array['message_sent'], http_statuses => array[200],
-                        request_ids => array['request-1'], errors => array[null::text], outcomes => array[null::text]";
-const REJECTED: &str =
-    "statuses => array['failed'], http_statuses => array[400], request_ids => array['request-1'],
-                        errors => array['HTTP 400'], outcomes => array['rejected']";
 
 #[tokio::test]
 async fn a_message_that_refuses_any_change_keeps_no_other_from_being_claimed() {
+    let world = world().await;
     for refusal in REFUSALS {
-        let world = world().await;
         let poisoned = insert(&world, POISON).await;
-        let mut others = vec![insert(&world, "fine").await, insert(&world, "fine").await];
+        let others = [insert(&world, "fine").await, insert(&world, "fine").await];
         refuse_poison(&world, refusal).await;
         if refusal != "return null" {
-            let refused = Claim::default().try_run(&world.pool).await;
-            refused.expect_err("the claim of all messages fails");
+            Claim::default().refusal(&world.pool).await;
         }
-        let (claimed, refused, _) = claim_one_by_one(&world).await;
+        let claimed = Claim::one_by_one().run(&world.pool).await;
         assert_eq!(claimed.ids(), others, "{refusal}");
-        assert_eq!(refused, 1, "{refusal}");
+        assert_eq!(claimed.lane.refused, 1, "{refusal}");
         assert_eq!(world.refused().await.len(), 1, "{refusal}");
 
         // Later claims pass over the message, and so does an idle worker's look.
-        others = vec![insert(&world, "fine").await];
-        assert_eq!(Claim::default().run(&world.pool).await.ids(), others);
+        let other = insert(&world, "fine").await;
+        assert_eq!(Claim::default().run(&world.pool).await.ids(), [other]);
         let due: Option<i64> = world
             .ask(
                 "select (due->'first'->>1)::bigint from signaling.next_due(array['default'], array['-infinity'::timestamptz],
@@ -146,9 +104,7 @@ async fn a_message_whose_update_is_skipped_takes_a_slot_of_one_claim_only() {
     let world = world().await;
     insert(&world, POISON).await;
     refuse_poison(&world, "return null").await;
-    let statement = Claim::default().statement(Uuid::new_v4());
-    let counted = format!("select refused from ({statement}) as claimed where id is null");
-    assert_eq!(world.ask::<i32>(&counted).await, 1);
+    assert_eq!(Claim::default().run(&world.pool).await.lane.refused, 1);
     assert_eq!(world.refused().await.len(), 1);
     let next_slot_at: OffsetDateTime = world.lane("next_slot_at").await;
     assert!(Claim::default().run(&world.pool).await.messages.is_empty());
@@ -168,10 +124,10 @@ async fn a_deferred_constraint_trigger_is_found_before_the_commit() {
              for each row when (new.payload = 'poison') execute function refuse_later()",
         )
         .await;
-    let refused = Claim::default().try_run(&world.pool).await;
-    assert_eq!(database_error(refused.expect_err("refused")).0, "P0001");
-    let (claimed, refused, _) = claim_one_by_one(&world).await;
-    assert_eq!((claimed.ids(), refused), (vec![fine], 1));
+    let error = Claim::default().refusal(&world.pool).await;
+    assert_eq!(error.code(), "P0001");
+    let claimed = Claim::one_by_one().run(&world.pool).await;
+    assert_eq!((claimed.ids(), claimed.lane.refused), (vec![fine], 1));
 }
 
 #[tokio::test]
@@ -179,14 +135,10 @@ async fn a_held_lane_probes_with_a_message_that_can_be_claimed() {
     let world = world().await;
     insert(&world, POISON).await;
     refuse_poison(&world, REFUSALS[0]).await;
-    let (_, refused, _) = claim_one_by_one(&world).await;
-    assert_eq!(refused, 1);
+    let claimed = Claim::one_by_one().run(&world.pool).await;
+    assert_eq!(claimed.lane.refused, 1);
     let fine = insert(&world, "fine").await;
-    world
-        .set_lane(
-            "hold = 'unavailable', hold_reason = 'a test', hold_since = now(), hold_until = now()",
-        )
-        .await;
+    hold(&world).await;
     assert_eq!(Claim::default().run(&world.pool).await.ids(), [fine]);
 }
 
@@ -198,38 +150,10 @@ async fn a_claim_of_messages_that_only_together_are_refused_takes_one() {
     world
         .execute("create unique index one_at_a_time on signaling.outbox (claimed_by)")
         .await;
-    let refused = Claim::default().try_run(&world.pool).await;
-    assert_eq!(database_error(refused.expect_err("refused")).0, "23505");
+    let error = Claim::default().refusal(&world.pool).await;
+    assert_eq!(error.code(), "23505");
     let claimed = Claim::of_at_most(1).run(&world.pool).await;
     assert_eq!(claimed.messages.len(), 1);
-}
-
-#[tokio::test]
-async fn a_lost_message_without_attempts_left_ends_without_another_call() {
-    for (at_most_once, expected) in [(false, "failed"), (true, "unknown")] {
-        let world = world().await;
-        let id = world
-            .insert(peer(
-                json!({"max_attempts": 2, "at_most_once": at_most_once}),
-            ))
-            .await;
-        for attempts in 1.. {
-            let claimed = Claim::default().run(&world.pool).await;
-            if claimed.messages.is_empty() {
-                assert_eq!(attempts, if at_most_once { 2 } else { 3 }, "{expected}");
-                break;
-            }
-            world.end_leases().await;
-        }
-        let row = world.row(id).await;
-        assert_eq!(row.status, expected);
-        let error = row.error.expect("an error");
-        assert!(error.contains("whether it was called"), "{error}");
-        let logged = world.attempts(id).await;
-        let found = logged.len();
-        assert_eq!(found, usize::try_from(row.attempts).expect("a count"));
-        assert!(logged.iter().all(|attempt| attempt.outcome == "lost"));
-    }
 }
 
 #[tokio::test]
@@ -244,9 +168,10 @@ async fn a_lost_message_that_can_not_end_is_not_called_again() {
         let condition = "new.payload = 'poison' and new.status <> 'pending'";
         refuse(&world, "outbox", "update", condition, refusal).await;
         let fine = insert(&world, "fine").await;
-        let (claimed, refused, failed) = claim_one_by_one(&world).await;
-        let found = (claimed.ids(), refused, failed);
-        assert_eq!(found, (vec![fine], 1, 0), "{refusal}");
+        let claimed = Claim::one_by_one().run(&world.pool).await;
+        assert_eq!(claimed.ids(), [fine], "{refusal}");
+        let found = (claimed.lane.refused, claimed.lane.failed);
+        assert_eq!(found, (1, 0), "{refusal}");
         assert!(Claim::default().run(&world.pool).await.messages.is_empty());
         allow(&world, "outbox").await;
         world.execute("select signaling.resume('default')").await;
@@ -263,46 +188,36 @@ async fn where_attempts_can_not_be_logged_lost_messages_go_on_and_end_all_the_sa
     Claim::default().run(&world.pool).await;
     world.end_leases().await;
     refuse(&world, "attempt", "insert", "true", REFUSALS[0]).await;
-    Claim::default()
-        .try_run(&world.pool)
-        .await
-        .expect_err("the log of attempts is closed");
-    let (claimed, refused, _) = claim_one_by_one(&world).await;
-    assert_eq!((claimed.ids(), refused), (vec![goes_on], 0));
+    Claim::default().refusal(&world.pool).await;
+    let claimed = Claim::one_by_one().run(&world.pool).await;
+    assert_eq!((claimed.ids(), claimed.lane.refused), (vec![goes_on], 0));
     assert_eq!(status(&world, ends).await, "unknown");
 }
 
 #[tokio::test]
 async fn an_outcome_that_is_refused_is_written_in_its_barest_form() {
-    for (table, event, condition) in [
-        (
-            "outbox",
-            "update",
-            "new.error is not null or new.request_id is not null",
-        ),
-        ("attempt", "insert", "true"),
+    let details = "new.error is not null or new.request_id is not null";
+    for (table, event, condition, is_accepted) in [
+        ("outbox", "update", details, true),
+        ("outbox", "update", details, false),
+        ("attempt", "insert", "true", false),
     ] {
-        for outcome in [ACCEPTED, REJECTED] {
-            let world = world().await;
-            let id = insert(&world, "fine").await;
-            let claim = Claim::default().run(&world.pool).await;
-            refuse(&world, table, event, condition, REFUSALS[0]).await;
-            if table == "attempt" && outcome == ACCEPTED {
-                // An accepted message logs no attempt.
-                let written = record(&world, id, &claim, outcome).await;
-                assert_eq!(written, ("recorded".to_owned(), None));
-                continue;
-            }
-            let one_by_one = format!("{outcome}, one_by_one => true");
-            let (result, reason) = record(&world, id, &claim, &one_by_one).await;
-            let found = (&*result, reason.as_deref());
-            assert_eq!(found, ("without_details", Some("ZX001")), "{table}");
-            let row = world.row(id).await;
-            assert_ne!(row.status, "pending");
-            assert_eq!((row.error, row.request_id, row.attempts), (None, None, 1));
-            assert!(row.sent_at.is_some());
-            assert!(world.attempts(id).await.is_empty());
-        }
+        let world = world().await;
+        let (id, claim) = claimed_message(&world).await;
+        refuse(&world, table, event, condition, REFUSALS[0]).await;
+        let outcome = if is_accepted {
+            Record::accepted(id, &claim)
+        } else {
+            Record::failed(id, &claim)
+        };
+        let written = record_one_by_one(&world, outcome).await;
+        let expected = ("without_details".to_owned(), Some("ZX001".to_owned()));
+        assert_eq!(written, expected, "{table}, accepted: {is_accepted}");
+        let row = world.row(id).await;
+        assert_ne!(row.status, "pending");
+        assert_eq!((row.error, row.request_id, row.attempts), (None, None, 1));
+        assert!(row.sent_at.is_some());
+        assert!(world.attempts(id).await.is_empty());
     }
 }
 
@@ -315,18 +230,11 @@ async fn an_outcome_that_is_refused_in_any_form_is_named_with_its_reason() {
     world
         .execute("alter table signaling.outbox add constraint never_sent check (payload <> 'poison' or status <> 'message_sent')")
         .await;
-    let query = format!(
-        "select string_agg(concat_ws(' ', result, reason), ', ' order by place) from signaling.record(
-             recorded_by => 'tester', ids => array[{id}, {fine}]::bigint[],
-             claim_ids => array['{0}', '{0}']::uuid[], original_due_at => array[now(), now()], delays => array[null, null]::interval[],
-             sent_at => array[now(), now()], durations => array[interval '1 ms', '1 ms'],
-             charged => array[true, true], statuses => array['message_sent', 'message_sent'],
-             http_statuses => array[200, 200], request_ids => array['1', '2'], errors => array[null, null]::text[],
-             outcomes => array[null, null]::text[], one_by_one => true)",
-        claim.id
-    );
-    let results: String = world.ask(&query).await;
-    assert_eq!(results, "refused 23514 never_sent, recorded");
+    let records = [id, fine].map(|id| Record::accepted(id, &claim));
+    let results = try_record(&world.pool, &records, true).await;
+    let refused = ("refused".to_owned(), Some("23514 never_sent".to_owned()));
+    let expected = [refused, ("recorded".to_owned(), None)];
+    assert_eq!(results.expect("recorded"), expected);
     let row = world.row(id).await;
     assert_eq!((&*row.status, row.claim_id), ("pending", Some(claim.id)));
 }
@@ -334,26 +242,21 @@ async fn an_outcome_that_is_refused_in_any_form_is_named_with_its_reason() {
 #[tokio::test]
 async fn an_outcome_whose_update_is_skipped_is_refused_and_not_locked() {
     let world = world().await;
-    let id = insert(&world, POISON).await;
-    let claim = Claim::default().run(&world.pool).await;
-    refuse(
-        &world,
-        "outbox",
-        "update",
-        "new.status = 'message_sent'",
-        "return null",
-    )
-    .await;
-    let (result, reason) = record(&world, id, &claim, ACCEPTED).await;
-    assert_eq!((&*result, reason), ("refused", None));
+    let (id, claim) = claimed_message(&world).await;
+    let condition = "new.status = 'message_sent'";
+    refuse(&world, "outbox", "update", condition, "return null").await;
+    let outcome = [Record::accepted(id, &claim)];
+    let results = try_record(&world.pool, &outcome, false).await;
+    let expected = [("refused".to_owned(), None)];
+    assert_eq!(results.expect("an answer"), expected);
 }
 
 #[tokio::test]
 async fn a_message_that_can_not_expire_keeps_no_other_from_it() {
+    let world = world().await;
+    let past = world.time_in(-1_000).await;
+    let later = world.time_in(60_000).await;
     for refusal in REFUSALS {
-        let world = world().await;
-        let past = world.time_in(-1_000).await;
-        let later = world.time_in(60_000).await;
         let overdue =
             |payload: &str| peer(json!({"payload": payload, "expires_at": past, "due_at": later}));
         let poisoned = world.insert(overdue(POISON)).await;
@@ -363,10 +266,9 @@ async fn a_message_that_can_not_expire_keeps_no_other_from_it() {
         assert_eq!(world.ask::<String>(expire).await, "1 1", "{refusal}");
         assert_eq!(status(&world, fine).await, "expired");
         assert_eq!(status(&world, poisoned).await, "pending");
-        let apps: i64 = world
-            .ask("select count(*) from signaling.expire(array['default'], 'infinity')")
-            .await;
-        assert_eq!(apps, 0, "the next calls pass over it: {refusal}");
+        // The next calls pass over it.
+        let again: Vec<String> = world.column(expire).await;
+        assert!(again.is_empty(), "{refusal}: {again:?}");
     }
 }
 
@@ -390,8 +292,7 @@ async fn a_claim_is_given_back_but_for_the_message_that_refuses_it() {
 #[tokio::test]
 async fn a_lost_message_is_cancelled_although_its_attempt_can_not_be_logged() {
     let world = world().await;
-    let id = insert(&world, "fine").await;
-    Claim::default().run(&world.pool).await;
+    let (id, _) = claimed_message(&world).await;
     world.end_leases().await;
     refuse(&world, "attempt", "insert", "true", REFUSALS[0]).await;
     let cancelled: bool = world.ask(&format!("select signaling.cancel({id})")).await;

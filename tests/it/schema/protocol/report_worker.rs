@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::set_workers;
 use testkit::World;
 
 /// A worker of the default app that reports so many accepted messages, and why it has stepped aside. Returns how many
@@ -36,11 +37,7 @@ async fn a_worker_is_alive_until_thirty_seconds_after_its_last_report() {
     report(&world, id, 7, None).await;
     assert!(fleet::<bool>(&world, id, "is_alive and accepted = 7 and app = 'default'").await);
     for (ago, is_alive) in [("25 seconds", true), ("31 seconds", false)] {
-        world
-            .execute(&format!(
-                "update signaling.worker set seen_at = now() - interval '{ago}'"
-            ))
-            .await;
+        set_workers(&world, &format!("seen_at = now() - interval '{ago}'")).await;
         let found = fleet::<bool>(&world, id, "is_alive").await;
         assert_eq!(found, is_alive, "{ago}");
     }
@@ -59,11 +56,8 @@ async fn a_worker_learns_how_the_calls_of_the_others_go() {
     report(&world, two, 5, Some("HTTP 401")).await;
     assert_eq!(report(&world, one, 7, None).await, (5, 0));
     // Nor does one that has died, and its counters are gone.
-    world
-        .execute(&format!(
-            "update signaling.worker set seen_at = now() - interval '31 seconds' where worker_id = '{two}'"
-        ))
-        .await;
+    let died = format!("seen_at = now() - interval '31 seconds' where worker_id = '{two}'");
+    set_workers(&world, &died).await;
     assert_eq!(report(&world, one, 7, None).await, (0, 0));
 }
 
@@ -74,26 +68,11 @@ async fn a_worker_has_stepped_aside_since_its_first_report_of_that() {
     report(&world, id, 0, Some("HTTP 401")).await;
     let since: String = fleet(&world, id, "stepped_aside_at::text").await;
     report(&world, id, 0, Some("HTTP 403")).await;
-    assert_eq!(
-        fleet::<String>(&world, id, "stepped_aside_at::text").await,
-        since
-    );
-    let found = fleet::<String>(&world, id, "stepped_aside_reason").await;
-    assert_eq!(found, "HTTP 403");
+    let aside = "stepped_aside_at || ': ' || stepped_aside_reason";
+    let found: String = fleet(&world, id, aside).await;
+    assert_eq!(found, format!("{since}: HTTP 403"));
     report(&world, id, 1, None).await;
     assert!(fleet::<bool>(&world, id, "stepped_aside_at is null").await);
-}
-
-#[tokio::test]
-async fn a_worker_that_retires_leaves_nothing_behind() {
-    let world = World::new().await;
-    let id = Uuid::new_v4();
-    report(&world, id, 7, None).await;
-    world
-        .execute(&format!("select signaling.retire_worker('{id}')"))
-        .await;
-    let rows = "select (select count(*) from signaling.worker) + (select count(*) from signaling.worker_app)";
-    assert_eq!(world.ask::<i64>(rows).await, 0);
 }
 
 /// A worker of two apps that reports what of each was accepted, and of which it doubts. Returns, for each app, how many
@@ -139,12 +118,9 @@ async fn each_app_has_counters_of_its_own() {
     assert_eq!(only, [("one".to_owned(), 120, 2)]);
     let found = report_both(&world, c, [100, 100], [false, false]).await;
     assert_eq!(found, [(31, 2), (3, 2)]);
-    let failed: Vec<i64> = world
-        .ask(&format!(
-            "select array_agg(failed order by app) from signaling.worker_app where worker_id = '{b}'"
-        ))
-        .await;
-    assert_eq!(failed, [3, 4]);
+    let failed =
+        format!("select failed from signaling.worker_app where worker_id = '{b}' order by app");
+    assert_eq!(world.column::<i64>(&failed).await, [3, 4]);
 }
 
 #[tokio::test]
@@ -176,21 +152,19 @@ async fn a_report_without_news_writes_the_workers_row_alone() {
 }
 
 #[tokio::test]
-async fn a_worker_that_retires_leaves_the_others_alone() {
+async fn a_worker_that_retires_leaves_nothing_behind_but_the_others() {
     let world = World::new().await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     report(&world, one, 7, None).await;
     report(&world, two, 5, None).await;
-    world
-        .execute(&format!(
-            "select signaling.retire_worker('{one}');
-             select signaling.retire_worker('{one}')"
-        ))
-        .await;
-    let left: Vec<Uuid> = world
-        .ask("select array_agg(worker_id) from signaling.worker_app")
-        .await;
-    assert_eq!(left, [two]);
+    for _ in 0..2 {
+        let retire = format!("select signaling.retire_worker('{one}')");
+        world.execute(&retire).await;
+    }
+    for table in ["worker", "worker_app"] {
+        let left = format!("select worker_id from signaling.{table}");
+        assert_eq!(world.column::<Uuid>(&left).await, [two], "{table}");
+    }
     assert_eq!(report(&world, two, 5, None).await, (0, 0));
 }
 
@@ -200,11 +174,8 @@ async fn a_worker_that_has_not_been_seen_for_a_day_is_deleted() {
     let (dead, quiet, alive) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     for (id, ago) in [(dead, "25 hours"), (quiet, "23 hours")] {
         report(&world, id, 7, None).await;
-        world
-            .execute(&format!(
-                "update signaling.worker set seen_at = now() - interval '{ago}' where worker_id = '{id}'"
-            ))
-            .await;
+        let seen = format!("seen_at = now() - interval '{ago}' where worker_id = '{id}'");
+        set_workers(&world, &seen).await;
     }
     // One report in a hundred deletes: none of two thousand does once in half a billion times.
     world
@@ -217,8 +188,7 @@ async fn a_worker_that_has_not_been_seen_for_a_day_is_deleted() {
              end $$"
         ))
         .await;
-    let kept: Vec<Uuid> = world
-        .ask("select array_agg(distinct worker_id) from signaling.worker_app")
-        .await;
+    let kept = "select worker_id from signaling.worker_app";
+    let kept: Vec<Uuid> = world.column(kept).await;
     assert!(!kept.contains(&dead) && kept.contains(&quiet), "{kept:?}");
 }

@@ -1,18 +1,13 @@
 //! `signaling.resume`: what it changes, and what it says.
 
-use super::{now, world};
+use super::{NOT_HELD, now, world};
 use testkit::World;
+
+const NOTHING_CHANGED: &str =
+    "nothing changed: the app was not paused, and the API has asked for no wait";
 
 async fn resume(world: &World) -> String {
     world.ask("select signaling.resume('default')").await
-}
-
-async fn hold(world: &World, kind: &str, reason: &str) {
-    world
-        .execute(&format!(
-            "select signaling.hold('default', '{kind}', '{reason}', null)"
-        ))
-        .await;
 }
 
 #[tokio::test]
@@ -22,10 +17,7 @@ async fn each_state_of_a_lane_has_its_sentence() {
     let world = world().await;
     world.pretend_worker("a-worker", "1", "default").await;
     for (states, sentence) in [
-        (
-            &[][..],
-            "nothing changed: the app was not paused, and the API has asked for no wait",
-        ),
+        (&[][..], NOTHING_CHANGED),
         (&[PAUSED], "resumed"),
         (&[WAITING], "ended the wait that the API has asked for"),
         (
@@ -41,6 +33,9 @@ async fn each_state_of_a_lane_has_its_sentence() {
                        and retry_after_until is null";
         assert!(world.lane::<bool>(is_open).await, "{sentence}");
     }
+    let is_over = "retry_after_until = clock_timestamp() - interval '1 second'";
+    world.set_lane(is_over).await;
+    assert_eq!(resume(&world).await, NOTHING_CHANGED);
 }
 
 #[tokio::test]
@@ -59,39 +54,21 @@ async fn a_hold_stays_and_is_told_of() {
             ", because the API fails or can't be reached (HTTP 500). One message is tried every few seconds",
         ),
     ] {
-        hold(&world, kind, reason).await;
         world
-            .execute("select signaling.pause('default', 'a test')")
+            .execute(&format!(
+                "select signaling.hold('default', '{kind}', '{reason}', null), signaling.pause('default', 'a test')"
+            ))
             .await;
         let since: String = world
             .lane("to_char(hold_since at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")
             .await;
         let told = format!("; but the app is {kind} since {since}{told}");
         assert_eq!(resume(&world).await, format!("resumed{told}"));
-        assert_eq!(
-            resume(&world).await,
-            format!(
-                "nothing changed: the app was not paused, and the API has asked for no wait{told}"
-            )
-        );
+        let nothing_changed = format!("{NOTHING_CHANGED}{told}");
+        assert_eq!(resume(&world).await, nothing_changed);
         assert_eq!(world.lane::<String>("hold").await, kind);
-        world
-            .set_lane("hold = null, hold_reason = null, hold_since = null, hold_until = null")
-            .await;
+        world.set_lane(NOT_HELD).await;
     }
-}
-
-#[tokio::test]
-async fn a_wait_that_is_over_is_none() {
-    let world = world().await;
-    world.pretend_worker("a-worker", "1", "default").await;
-    world
-        .set_lane("retry_after_until = clock_timestamp() - interval '1 second'")
-        .await;
-    assert_eq!(
-        resume(&world).await,
-        "nothing changed: the app was not paused, and the API has asked for no wait"
-    );
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! Sequences that are behind their tables: a logical replica has the rows and not the positions of the sequences.
 
 use serde_json::json;
-use sqlx::Row;
-use uuid::Uuid;
 
+use super::record::{Record, record};
 use super::{Claim, world};
 use testkit::{World, peer};
 
@@ -28,41 +27,25 @@ async fn attempts(world: &World) -> i64 {
     world.ask("select count(*) from signaling.attempt").await
 }
 
-/// Records a failed attempt of a claimed message; the result.
-async fn record_failure(world: &World, id: i64, claim_id: Uuid) -> String {
-    sqlx::query(
-        "select result from signaling.record('tester', array[$1], array[$2], '{now}', '{null}', '{null}', '{true}', '{now}',
-             '{500}', '{null}', '{HTTP 500}', '{transient}', '{1 second}')",
-    )
-    .bind(id)
-    .bind(claim_id)
-    .fetch_one(&world.pool)
-    .await
-    .expect("recorded")
-    .get(0)
+/// How many sequences are behind their tables.
+async fn behind(world: &World) -> i64 {
+    let query = "select count(*) from signaling.sequences_behind()";
+    world.ask(query).await
 }
 
 #[tokio::test]
 async fn a_failed_attempt_is_recorded_while_the_sequence_of_attempts_is_behind() {
     let (world, id) = world_behind().await;
     for more in 1..=2 {
-        world
-            .set_messages("due_at = now() where status = 'pending'")
-            .await;
+        world.set_messages("due_at = now()").await;
         let claimed = Claim::default().run(&world.pool).await;
-        assert_eq!(record_failure(&world, id, claimed.id).await, "recorded");
+        let failure = Record::transient(id, &claimed);
+        assert_eq!(record(&world.pool, &[failure]).await, ["recorded"]);
         assert_eq!(attempts(&world).await, ATTEMPTS + more);
         let newest: i64 = world.ask("select max(id) from signaling.attempt").await;
         assert!(newest > ATTEMPTS);
-        world
-            .set_messages("due_at = now() - interval '1 hour'")
-            .await;
-        world.set_lane("next_slot_at = 'epoch'").await;
     }
-    let behind: i64 = world
-        .ask("select count(*) from signaling.sequences_behind()")
-        .await;
-    assert_eq!(behind, 0, "the first record has put the sequence right");
+    assert_eq!(behind(&world).await, 0, "a record has put it right");
 }
 
 #[tokio::test]
@@ -89,12 +72,12 @@ async fn a_sequence_that_is_behind_is_found_with_the_statement_that_puts_it_righ
     world
         .execute("select setval('signaling.outbox_id_seq', 1, false)")
         .await;
-    let behind: Vec<(String, i64, i64, i64, String)> =
+    let sequences: Vec<(String, i64, i64, i64, String)> =
         sqlx::query_as("select * from signaling.sequences_behind()")
             .fetch_all(&world.pool)
             .await
             .expect("sequences");
-    let found: Vec<_> = behind
+    let found: Vec<_> = sequences
         .iter()
         .map(|(table, next, taken, newest, _)| (table.as_str(), *next, *taken, *newest))
         .collect();
@@ -107,14 +90,11 @@ async fn a_sequence_that_is_behind_is_found_with_the_statement_that_puts_it_righ
     );
     let insert = peer(json!({}));
     assert!(world.try_insert(&insert).await.is_err(), "the id is taken");
-    for (.., statement) in &behind {
+    for (.., statement) in &sequences {
         world.execute(statement).await;
     }
     world.insert(insert).await;
-    let behind: i64 = world
-        .ask("select count(*) from signaling.sequences_behind()")
-        .await;
-    assert_eq!(behind, 0);
+    assert_eq!(behind(&world).await, 0);
 }
 
 #[tokio::test]
@@ -143,8 +123,5 @@ async fn inserts_succeed_up_to_the_id_that_is_named_as_taken_and_fail_there() {
 #[tokio::test]
 async fn a_new_sequence_is_not_behind_an_empty_table() {
     let world = world().await;
-    let behind: i64 = world
-        .ask("select count(*) from signaling.sequences_behind()")
-        .await;
-    assert_eq!(behind, 0);
+    assert_eq!(behind(&world).await, 0);
 }

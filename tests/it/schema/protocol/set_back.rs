@@ -1,9 +1,12 @@
 //! Times that lie ahead, because the clock of the database was set back: SQL can't set the clock, so the times are changed.
 
 use serde_json::json;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
-use super::{BEGINNING, Claim, LEASE, LEASE_TEXT, make_retries, now, world};
+use super::{
+    BEGINNING, Claim, LEASE, LEASE_TEXT, NOT_HELD, hold, lock_messages, make_retries, now,
+    set_workers, world,
+};
 use testkit::{World, peer};
 
 /// Changes messages until nothing more is found, and returns how many have changed.
@@ -33,6 +36,10 @@ async fn set_messages_back(world: &World) -> i32 {
     changed
 }
 
+/// Messages that were inserted while the clock was ahead by an hour.
+const INSERTED_AHEAD: &str =
+    "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'";
+
 async fn due_in(world: &World, id: i64) -> Duration {
     world.row(id).await.due_at - now(world).await
 }
@@ -41,24 +48,23 @@ async fn due_in(world: &World, id: i64) -> Duration {
 async fn the_first_claim_after_the_clock_was_set_back_brings_the_lane_back() {
     let world = world().await;
     world.insert(peer(json!({}))).await;
-    world.set_lane("rate_at = now() + interval '1 hour', next_slot_at = now() + interval '1 hour 200 milliseconds',
-         retry_after_until = now() + interval '1 hour 5 seconds', throttled_at = now() + interval '59 minutes',
-         released_at = now() + interval '58 minutes'",
-    )
-    .await;
+    world
+        .set_lane(
+            "rate_at = now() + interval '1 hour', next_slot_at = now() + interval '1 hour 200 milliseconds',
+             retry_after_until = now() + interval '1 hour 5 seconds', throttled_at = now() + interval '59 minutes',
+             released_at = now() + interval '58 minutes'",
+        )
+        .await;
     let claim = Claim::default().run(&world.pool).await;
     let back_by = claim.lane.set_back_by.expect("the clock was set back");
     let hour_us = 3_600_000_000;
     assert!((hour_us - 10_000_000..=hour_us).contains(&back_by.microseconds));
     assert!(claim.messages.is_empty(), "the API has asked for a wait");
-    let wait: f64 = world
-        .lane("extract(epoch from retry_after_until - clock_timestamp())::float8")
-        .await;
-    assert!((0.0..=5.0).contains(&wait), "{wait} s");
-    let are_past: bool = world
-        .lane("throttled_at < now() and released_at < now() and rate_at <= clock_timestamp()")
-        .await;
-    assert!(are_past);
+    let wait: OffsetDateTime = world.lane("retry_after_until").await;
+    let wait = wait - now(&world).await;
+    assert!((Duration::ZERO..=Duration::seconds(5)).contains(&wait));
+    let are_past = "throttled_at < now() and released_at < now() and rate_at <= clock_timestamp()";
+    assert!(world.lane::<bool>(are_past).await);
 
     world.set_lane("retry_after_until = null").await;
     let claim = Claim::default().run(&world.pool).await;
@@ -72,16 +78,13 @@ async fn slots_from_before_a_clock_step_stay_ahead_of_later_ones() {
     world.insert_many(30).await;
     let before = Claim::of_at_most(10).run(&world.pool).await;
     let given_out = before.lane.next_slot_at - before.lane.at;
-    world.set_lane("rate_at = rate_at + interval '1 hour', next_slot_at = next_slot_at + interval '1 hour'",
-    )
-    .await;
+    world
+        .set_lane("rate_at = rate_at + interval '1 hour', next_slot_at = next_slot_at + interval '1 hour'")
+        .await;
     let after = Claim::of_at_most(10).run(&world.pool).await;
-    let first = after.messages[0].slot_at;
-    assert!(
-        first >= after.lane.at + given_out,
-        "{first} is a slot of the old claim"
-    );
-    assert!(first <= after.lane.at + given_out + Duration::seconds(1));
+    let later = after.messages[0].slot_at - (after.lane.at + given_out);
+    let allowed = Duration::ZERO..=Duration::seconds(1);
+    assert!(allowed.contains(&later), "{later} after the old slots");
 }
 
 #[tokio::test]
@@ -121,11 +124,9 @@ async fn a_message_that_was_inserted_ahead_of_the_clock_is_due_and_a_scheduled_o
     let later = world
         .insert(peer(json!({"due_at": world.time_in(600_000).await})))
         .await;
-    let changes = format!(
-        "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'
-         where id in ({at_once}, {scheduled})"
-    );
-    world.set_messages(&changes).await;
+    world
+        .set_messages(&format!("{INSERTED_AHEAD} where id <> {later}"))
+        .await;
     world
         .set_messages(&format!(
             "due_at = due_at + interval '1 minute' where id = {scheduled}"
@@ -142,40 +143,23 @@ async fn a_message_that_was_inserted_ahead_of_the_clock_is_due_and_a_scheduled_o
 #[tokio::test]
 async fn a_retry_waits_as_long_as_after_its_call_and_one_made_by_hand_is_due() {
     let world = world().await;
-    let ids: Vec<i64> = {
-        let mut ids = Vec::new();
-        for _ in 0..3 {
-            ids.push(world.insert(peer(json!({}))).await);
-        }
-        ids
-    };
+    world.insert_many(3).await;
     make_retries(&world, "true").await;
-    let changes = format!(
-        "sent_at = now() + interval '1 hour', due_at = now() + interval '1 hour 20 seconds' where id = {}",
-        ids[0]
-    );
-    world.set_messages(&changes).await;
+    // The second one was retried by hand. The third one waits for as long as the API has asked.
     world
-        .set_messages(&format!(
-            "attempts = 0, due_at = now() + interval '1 hour' where id = {}",
-            ids[1]
-        ))
-        .await;
-    // This one waits for as long as the API has asked.
-    world
-        .set_messages(&format!(
-            "due_at = now() + interval '1 hour' where id = {}",
-            ids[2]
-        ))
+        .execute(
+            "update signaling.outbox set due_at = now() + interval '1 hour';
+             update signaling.outbox set sent_at = now() + interval '1 hour', due_at = due_at + interval '20 seconds'
+             where id = 1;
+             update signaling.outbox set attempts = 0 where id = 2",
+        )
         .await;
     assert_eq!(set_messages_back(&world).await, 2);
-    let wait = due_in(&world, ids[0]).await;
-    assert!(
-        wait > Duration::seconds(5) && wait <= Duration::seconds(20),
-        "{wait}"
-    );
-    assert!(due_in(&world, ids[1]).await <= Duration::ZERO);
-    assert!(due_in(&world, ids[2]).await > Duration::minutes(59));
+    let wait = due_in(&world, 1).await;
+    let allowed = Duration::seconds(5)..=Duration::seconds(20);
+    assert!(allowed.contains(&wait), "{wait}");
+    assert!(due_in(&world, 2).await <= Duration::ZERO);
+    assert!(due_in(&world, 3).await > Duration::minutes(59));
     let found = set_messages_back(&world).await;
     assert_eq!(found, 0, "given again, nothing changes");
 }
@@ -209,9 +193,9 @@ async fn any_number_of_messages_is_brought_back_a_few_thousand_at_a_time() {
         )
         .await;
     world.insert_many(7_000).await;
-    let changes = "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'
-                   where due_at <= now()";
-    world.set_messages(changes).await;
+    world
+        .set_messages(&format!("{INSERTED_AHEAD} where due_at <= now()"))
+        .await;
     assert_eq!(set_messages_back(&world).await, 7_000);
     assert_eq!(world.count("due_at <= clock_timestamp()").await, 7_000);
 }
@@ -220,83 +204,46 @@ async fn any_number_of_messages_is_brought_back_a_few_thousand_at_a_time() {
 async fn a_message_that_somebody_has_locked_is_passed_over() {
     let world = world().await;
     let id = world.insert(peer(json!({}))).await;
-    world
-        .set_messages(
-            "created_at = created_at + interval '1 hour', due_at = due_at + interval '1 hour'",
-        )
-        .await;
-    let lock = world
-        .open_transaction("select from signaling.outbox for update")
-        .await;
+    world.set_messages(INSERTED_AHEAD).await;
+    let lock = lock_messages(&world, "true").await;
     assert_eq!(set_messages_back(&world).await, 0);
     lock.rollback().await.expect("unlocked");
     assert_eq!(set_messages_back(&world).await, 1);
     assert!(due_in(&world, id).await <= Duration::ZERO);
 }
 
-/// A claim's `ended_before`, in words of SQL.
-async fn ago(world: &World, interval: &str) -> String {
-    world
-        .ask(&format!(
-            "select (clock_timestamp() - interval '{interval}')::text"
-        ))
-        .await
-}
-
 #[tokio::test]
 async fn an_uncertain_expiry_neither_ends_a_message_nor_lets_a_worker_send_it() {
     let world = world().await;
-    let id = world
-        .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
-        .await;
-    let retry = world
-        .insert(peer(json!({"expires_at": world.time_in(3_600_000).await})))
-        .await;
-    make_retries(&world, &format!("id = {retry}")).await;
-    world
-        .set_messages(
-            "expires_at = now() - interval '10 seconds', due_at = now() - interval '1 minute'",
-        )
-        .await;
+    world.insert_many(2).await;
+    make_retries(&world, "id = 2").await;
+    let past = "expires_at = now() - interval '10 seconds', due_at = now() - interval '1 minute'";
+    world.set_messages(past).await;
     let claim = Claim {
-        ended_before: ago(&world, "1 minute").await,
+        ended_before: world.time_in(-60_000).await,
         ..Claim::default()
     };
     let uncertain = claim.run(&world.pool).await;
     assert_eq!((uncertain.messages.len(), uncertain.lane.expired), (0, 0));
-    let expired: Vec<(String, i32)> = sqlx::query_as(
-        "select app, expired from signaling.expire('{default}', now() - interval '1 minute')",
-    )
-    .fetch_all(&world.pool)
-    .await
-    .expect("expired");
-    assert!(expired.is_empty(), "{expired:?}");
-    world
-        .set_lane(
-            "hold = 'unavailable', hold_since = now(), hold_until = now() - interval '1 second'",
-        )
-        .await;
+    let expire = "select expired from signaling.expire('{default}', now() - interval '1 minute')";
+    assert!(world.column::<i32>(expire).await.is_empty());
+    hold(&world).await;
     let probe = claim.run(&world.pool).await;
     assert_eq!((probe.messages.len(), probe.lane.expired), (0, 0));
-    world
-        .set_lane("hold = null, hold_since = null, hold_until = null")
-        .await;
+    world.set_lane(NOT_HELD).await;
     let certain = Claim::default().run(&world.pool).await;
     assert_eq!((certain.messages.len(), certain.lane.expired), (0, 2));
-    for id in [id, retry] {
-        assert_eq!(world.row(id).await.status, "expired");
-    }
+    assert_eq!(world.count("status = 'expired'").await, 2);
 }
 
 #[tokio::test]
 async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_no_turn() {
     let world = world().await;
-    let id = world.insert(peer(json!({}))).await;
-    let changes = format!(
+    world.insert(peer(json!({}))).await;
+    let changes =
         "status = 'message_sent', sent_at = now(), finished_at = now() - interval '2 minutes',
-         created_at = now() - interval '2 minutes' where id = {id}"
-    );
-    world.set_messages(&changes).await;
+                   created_at = now() - interval '2 minutes'";
+    world.set_messages(changes).await;
     let delete = async |ended_before: &str| -> (bool, Option<i64>) {
         sqlx::query_as(
             "select has_turn, deleted from signaling.delete_finished(gen_random_uuid(), '1 minute',
@@ -307,7 +254,7 @@ async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_n
         .await
         .expect("deleted")
     };
-    let found = delete(&ago(&world, "10 minutes").await).await;
+    let found = delete(&world.time_in(-600_000).await).await;
     assert_eq!(found, (true, Some(0)));
     world
         .execute("update signaling.retention set held_until = now() + interval '1 hour'")
@@ -317,10 +264,8 @@ async fn a_clock_that_is_ahead_deletes_nothing_and_one_that_was_set_back_keeps_n
     world
         .execute("update signaling.queue_counts_turn set counted_at = now() + interval '1 hour'")
         .await;
-    let has_counted: bool = world
-        .ask("select signaling.refresh_queue_counts('1 minute')")
-        .await;
-    assert!(has_counted);
+    let count = "select signaling.refresh_queue_counts('1 minute')";
+    assert!(world.ask::<bool>(count).await);
 }
 
 #[tokio::test]
@@ -329,8 +274,6 @@ async fn a_worker_that_was_seen_ahead_of_the_clock_is_not_alive() {
     world.pretend_worker("one", "1", "default").await;
     let is_alive = async || -> bool { world.ask("select is_alive from signaling.fleet").await };
     assert!(is_alive().await);
-    world
-        .execute("update signaling.worker set seen_at = now() + interval '1 hour'")
-        .await;
+    set_workers(&world, "seen_at = now() + interval '1 hour'").await;
     assert!(!is_alive().await);
 }

@@ -2,23 +2,28 @@
 //! finds the message, and the other messages change.
 
 use serde_json::json;
-use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use uuid::Uuid;
+use sqlx::PgConnection;
 
-use super::{Claim, Claimed, database_error, world};
+use super::record::{Record, try_record};
+use super::{Claim, database_error, insert, world};
+use crate::schema::try_to;
 use testkit::{World, ask, execute, peer};
 
-/// Waits with changes of the message with the payload `slow`.
+/// Creates a trigger that keeps changes for which a condition holds waiting.
 async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
     world
         .execute(&format!(
             "create function wait() returns trigger language plpgsql as
-             $$ begin perform pg_sleep(60); return new; end $$;
+             $$ begin perform pg_sleep(60); return coalesce(new, old); end $$;
              create trigger wait before {event} on signaling.{table} for each row
              when ({condition}) execute function wait()"
         ))
         .await;
+}
+
+/// Keeps updates of the messages with the payload `slow` waiting.
+async fn slow_down_updates(world: &World) {
+    slow_down(world, "outbox", "update", "new.payload = 'slow'").await;
 }
 
 /// A session whose statements Postgres ends, as it does for a worker that changes one message at a time.
@@ -28,35 +33,18 @@ async fn bounded(world: &World) -> PgConnection {
     session
 }
 
-async fn insert(world: &World, payload: &str) -> i64 {
-    world.insert(peer(json!({"payload": payload}))).await
-}
-
-/// A claim that tests one message at a time, with the number of refused messages.
-async fn claim_one_by_one(session: &mut PgConnection) -> Result<(Claimed, i32), sqlx::Error> {
-    let id = Uuid::new_v4();
-    let statement = Claim::default()
-        .statement(id)
-        .replace("avoided =>", "one_by_one => true, avoided =>");
-    let rows: Vec<PgRow> = sqlx::query(AssertSqlSafe(statement))
-        .fetch_all(session)
-        .await?;
-    let refused = rows.last().expect("a row about the lane").get("refused");
-    Ok((Claimed::from_rows(id, &rows), refused))
-}
-
 #[tokio::test]
 async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     let world = world().await;
     let first = insert(&world, "fine").await;
     let slow = insert(&world, "slow").await;
     let last = insert(&world, "fine").await;
-    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    slow_down_updates(&world).await;
     let mut session = bounded(&world).await;
-    let plain = Claim::default().try_run(&mut session).await;
-    assert_eq!(database_error(plain.expect_err("ended")).0, "57014");
-    let (claimed, refused) = claim_one_by_one(&mut session).await.expect("claimed");
-    assert_eq!((claimed.ids(), refused), (vec![first], 1));
+    let ended = Claim::default().refusal(&mut session).await;
+    assert_eq!(ended.code(), "57014");
+    let claimed = Claim::one_by_one().run(&mut session).await;
+    assert_eq!((claimed.ids(), claimed.lane.refused), (vec![first], 1));
     assert_eq!(claimed.lane.slots, 2, "the rest was not looked at");
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     assert_eq!(Claim::default().run(&mut session).await.ids(), [last]);
@@ -66,8 +54,8 @@ async fn a_claim_finds_the_message_that_keeps_it_waiting_and_leaves_the_rest() {
     world
         .execute("update signaling.refused set retry_at = now()")
         .await;
-    let (claimed, refused) = claim_one_by_one(&mut session).await.expect("claimed");
-    assert_eq!((claimed.ids(), refused), (others.to_vec(), 1));
+    let claimed = Claim::one_by_one().run(&mut session).await;
+    assert_eq!((claimed.ids(), claimed.lane.refused), (others.to_vec(), 1));
 }
 
 #[tokio::test]
@@ -87,8 +75,8 @@ async fn a_lost_message_that_waits_in_a_trigger_keeps_no_other_from_its_end() {
         world.end_leases().await;
         slow_down(&world, table, event, condition).await;
         let mut session = bounded(&world).await;
-        let (_, refused) = claim_one_by_one(&mut session).await.expect("claimed");
-        assert_eq!(refused, 1, "{table}");
+        let claimed = Claim::one_by_one().run(&mut session).await;
+        assert_eq!(claimed.lane.refused, 1, "{table}");
         assert_eq!(world.refused().await, [(ids[0], Some("57014".into()))]);
         Claim::default().run(&mut session).await;
         assert_eq!(world.row(ids[1]).await.status, "unknown", "{table}");
@@ -105,17 +93,13 @@ async fn messages_expire_beside_one_that_waits_in_a_trigger() {
         |payload: &str| peer(json!({"payload": payload, "expires_at": past, "due_at": later}));
     let slow = world.insert(overdue("slow")).await;
     let fine = world.insert(overdue("fine")).await;
-    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    slow_down_updates(&world).await;
     let mut session = bounded(&world).await;
     let expire = "select sum(expired) = 0 and sum(refused) = 1 from signaling.expire(array['default'], 'infinity', true)";
-    let is_found: bool = ask(&mut session, expire).await;
-    assert!(is_found);
+    assert!(ask::<bool>(&mut session, expire).await);
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
-    execute(
-        &mut session,
-        "select from signaling.expire(array['default'], 'infinity')",
-    )
-    .await;
+    let expire = "select from signaling.expire(array['default'], 'infinity')";
+    execute(&mut session, expire).await;
     assert_eq!(world.row(fine).await.status, "expired");
 }
 
@@ -125,21 +109,18 @@ async fn a_record_that_waits_in_a_trigger_is_refused_and_the_rest_is_tried_again
     for payload in ["fine", "slow", "fine"] {
         insert(&world, payload).await;
     }
-    let claim = Claim::default().run(&world.pool).await.id;
-    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    let claim = Claim::default().run(&world.pool).await;
+    slow_down_updates(&world).await;
     let mut session = bounded(&world).await;
-    let record = format!(
-        "select string_agg(concat_ws(' ', result, reason), ', ' order by place) from signaling.record(
-             recorded_by => 'tester', ids => array[1, 2, 3], claim_ids => array_fill('{claim}'::uuid, array[3]),
-             original_due_at => array_fill(now(), array[3]), delays => array_fill(null::interval, array[3]),
-             statuses => array_fill('message_sent'::text, array[3]), charged => array_fill(true, array[3]),
-             sent_at => array_fill(now(), array[3]), http_statuses => array_fill(200, array[3]),
-             request_ids => array_fill(null::text, array[3]), errors => array_fill(null::text, array[3]),
-             outcomes => array_fill(null::text, array[3]),
-             durations => array_fill(interval '1 ms', array[3]), one_by_one => true)"
-    );
-    let results: String = ask(&mut session, &record).await;
-    assert_eq!(results, "recorded, refused 57014, locked");
+    let records = [1, 2, 3].map(|id| Record::accepted(id, &claim));
+    let results = try_record(&mut session, &records, true).await;
+    let expected = [
+        ("recorded", None),
+        ("refused", Some("57014")),
+        ("locked", None),
+    ];
+    let expected = expected.map(|(result, reason)| (result.to_owned(), reason.map(str::to_owned)));
+    assert_eq!(results.expect("an answer"), expected);
     assert_eq!(world.row(1).await.status, "message_sent");
     assert_eq!(world.row(2).await.status, "pending");
 }
@@ -153,25 +134,19 @@ async fn old_messages_are_deleted_beside_one_whose_deletion_waits_in_a_trigger()
     world
         .execute(
             "update signaling.outbox set status = 'cancelled', finished_at = now() - interval '1 hour',
-                 created_at = now() - interval '2 hours';
-             create function wait() returns trigger language plpgsql as
-             $$ begin perform pg_sleep(60); return old; end $$;
-             create trigger wait before delete on signaling.outbox for each row
-             when (old.payload = 'slow') execute function wait()",
+                 created_at = now() - interval '2 hours'",
         )
         .await;
+    slow_down(&world, "outbox", "delete", "old.payload = 'slow'").await;
     let mut session = bounded(&world).await;
-    let delete = |one_by_one: bool| {
-        let delete = format!(
-            "select deleted from signaling.delete_finished(gen_random_uuid(), '10 minutes', one_by_one => {one_by_one})"
-        );
-        sqlx::query_scalar::<_, i64>(AssertSqlSafe(delete))
-    };
-    let plain = delete(false).fetch_one(&mut session).await;
-    assert_eq!(database_error(plain.expect_err("ended")).0, "57014");
+    let plain = "select signaling.delete_finished(gen_random_uuid(), '10 minutes')";
+    let ended = try_to(&mut session, plain).await;
+    assert_eq!(database_error(ended.expect_err("ended")).code(), "57014");
+    let delete =
+        "select signaling.delete_finished(gen_random_uuid(), '10 minutes', one_by_one => true)";
     // Each pass deletes those that come before the slow one, in any order.
     while world.count("true").await > 1 {
-        delete(true).fetch_one(&mut session).await.expect("deleted");
+        execute(&mut session, delete).await;
         world
             .execute("update signaling.retention set held_until = now()")
             .await;
@@ -184,7 +159,7 @@ async fn old_messages_are_deleted_beside_one_whose_deletion_waits_in_a_trigger()
 async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
     let world = world().await;
     insert(&world, "slow").await;
-    slow_down(&world, "outbox", "update", "new.payload = 'slow'").await;
+    slow_down_updates(&world).await;
     world
         .execute(
             "create function lag() returns trigger language plpgsql as $$ begin perform pg_sleep(0.3); return new; end $$;
@@ -192,45 +167,29 @@ async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
         )
         .await;
     let mut session = bounded(&world).await;
-    let claimed = claim_one_by_one(&mut session).await;
-    assert_eq!(database_error(claimed.expect_err("ended")).0, "57014");
+    let ended = Claim::one_by_one().refusal(&mut session).await;
+    assert_eq!(ended.code(), "57014");
     assert_eq!(world.refused().await, []);
-    session.close().await.expect("closed");
 }
 
 #[tokio::test]
 async fn a_statement_that_ends_outside_of_the_applications_functions_refuses_no_message() {
     let world = world().await;
+    let of_application = "PL/pgSQL function public.wait() line 1 at PERFORM";
     let of_schema =
         "PL/pgSQL function signaling.keep_claimable(tid[],uuid) line 20 at SQL statement";
     for (code, context, began, is_slow) in [
-        (
-            "57014",
-            "PL/pgSQL function public.wait() line 1 at PERFORM",
-            "5 s",
-            true,
-        ),
+        ("57014", of_application, "5 s", true),
         ("57014", "PL/Python function \"wait\"", "5 s", true),
         ("57014", "SQL function \"wait\" statement 1", "5 s", true),
-        (
-            "57014",
-            "PL/pgSQL function public.wait() line 1 at PERFORM",
-            "0.1 s",
-            false,
-        ),
+        ("57014", of_application, "0.1 s", false),
         ("57014", "", "5 s", false),
         ("57014", of_schema, "5 s", false),
-        (
-            "40P01",
-            "PL/pgSQL function public.wait() line 1 at PERFORM",
-            "5 s",
-            false,
-        ),
+        ("40P01", of_application, "5 s", false),
     ] {
         let query = format!(
             "select signaling.is_slow('{code}', '{context}', clock_timestamp() - interval '{began}')"
         );
         assert_eq!(world.ask::<bool>(&query).await, is_slow, "{code} {context}");
     }
-    assert_eq!(world.refused().await, []);
 }

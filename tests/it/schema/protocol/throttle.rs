@@ -31,8 +31,9 @@ async fn a_429_cuts_the_rate_by_a_fifth_once_for_each_burst() {
         assert_eq!(throttle(&world, sent_at, "0").await, None);
     }
     assert_eq!(world.lane::<OffsetDateTime>("throttled_at").await, cut_at);
-    world.set_lane("rate_per_s = 80").await;
-    world.set_lane(NO_CLIMB).await;
+    world
+        .set_lane(&format!("rate_per_s = 80, {NO_CLIMB}"))
+        .await;
     let again = throttle(&world, cut_at + Duration::milliseconds(201), "0").await;
     assert!((again.expect("a cut") - 64.0).abs() < 1e-9, "{again:?}");
 }
@@ -46,18 +47,18 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     assert!(until > at + Duration::seconds(3) && until < at + Duration::seconds(30));
     // A shorter wait does not end a longer one, and the rate is cut once.
     assert_eq!(throttle(&world, at, "1 second").await, None);
-    let found: OffsetDateTime = world.lane("retry_after_until").await;
-    assert_eq!(found, until);
+    assert_eq!(
+        world.lane::<OffsetDateTime>("retry_after_until").await,
+        until
+    );
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
     let until: OffsetDateTime = world.lane("retry_after_until").await;
     assert!(until > at + Duration::seconds(60));
-    assert!(
-        world.lane::<bool>("next_slot_at = 'epoch'").await,
-        "the wait stands apart from the slots that were given out"
-    );
+    // The wait stands apart from the slots that were given out.
+    assert!(world.lane::<bool>("next_slot_at = 'epoch'").await);
     world.insert_many(1).await;
     let claimed = Claim::default().run(&world.pool).await;
-    assert_eq!((claimed.lane.slots, claimed.messages.len()), (0, 0));
+    assert!(claimed.has_no_slot(), "{claimed:?}");
     assert_eq!(claimed.lane.next_slot_at, until);
     // An operator may end the wait.
     world.execute("select signaling.resume('default')").await;
@@ -77,24 +78,24 @@ async fn the_first_slot_after_the_wait_is_at_its_end() {
 #[tokio::test]
 async fn a_429_that_asks_for_no_wait_leaves_an_earlier_wait_as_it_is() {
     let world = world().await;
-    let found: Option<OffsetDateTime> = world.lane("retry_after_until").await;
-    assert_eq!(found, None);
     throttle(&world, now(&world).await, "0").await;
-    let found: Option<OffsetDateTime> = world.lane("retry_after_until").await;
-    assert_eq!(found, None);
+    assert!(world.lane::<bool>("retry_after_until is null").await);
     throttle(&world, now(&world).await, "60 seconds").await;
     let until: OffsetDateTime = world.lane("retry_after_until").await;
     let later = now(&world).await + Duration::seconds(1);
     assert!(throttle(&world, later, "0").await.is_some(), "another cut");
-    let found: OffsetDateTime = world.lane("retry_after_until").await;
-    assert_eq!(found, until);
+    assert_eq!(
+        world.lane::<OffsetDateTime>("retry_after_until").await,
+        until
+    );
 }
 
 #[tokio::test]
 async fn a_lane_is_never_slowed_below_one_call_in_two_seconds() {
     let world = world().await;
-    world.set_lane("rate_per_s = 0.55").await;
-    world.set_lane(NO_CLIMB).await;
+    world
+        .set_lane(&format!("rate_per_s = 0.55, {NO_CLIMB}"))
+        .await;
     let rate = throttle(&world, now(&world).await, "0").await;
     assert!((rate.expect("a cut") - 0.5).abs() < 1e-9, "{rate:?}");
 }
@@ -113,18 +114,11 @@ async fn a_cut_rate_climbs_back_by_five_percent_a_second_to_the_limit() {
         // The clock was put back since.
         (50.0, -60, 102.0, 50.0),
     ] {
-        let found: f64 = sqlx::query_scalar(
-            "select signaling.present_rate($1, '2030-01-01', $3, '2030-01-01'::timestamptz + $2 * interval '1 second')",
-        )
-        .bind(rate)
-        .bind(seconds)
-        .bind(limit)
-        .fetch_one(&world.pool)
-        .await
-        .expect("a rate");
-        assert!(
-            (found - expected).abs() < 1e-6,
-            "{rate} after {seconds} s: {found}"
+        let rate = format!(
+            "select signaling.present_rate({rate}, '2030-01-01', {limit},
+                                           '2030-01-01'::timestamptz + {seconds} * interval '1 second')"
         );
+        let found: f64 = world.ask(&rate).await;
+        assert!((found - expected).abs() < 1e-6, "{rate}: {found}");
     }
 }

@@ -23,6 +23,11 @@ async fn wanted_until(world: &World) -> Option<OffsetDateTime> {
         .await
 }
 
+async fn set_wanted_until(world: &World, time: &str) {
+    let update = format!("update signaling.wakeup set wanted_until = {time}");
+    world.execute(&update).await;
+}
+
 /// The apps of all notifications up to now.
 async fn notified(world: &World, listener: &mut PgListener) -> Vec<String> {
     world.execute("notify signaling_wakeup, 'the end'").await;
@@ -50,20 +55,14 @@ async fn a_claim_that_took_all_wants_a_wakeup_and_says_whether_that_is_new() {
     assert_eq!(found, until, "it is not written again yet");
 
     // Half of the minute is over.
-    world
-        .execute(
-            "update signaling.wakeup set wanted_until = clock_timestamp() + interval '29 seconds'",
-        )
-        .await;
+    set_wanted_until(&world, "clock_timestamp() + interval '29 seconds'").await;
     let third = listening().run(&world.pool).await;
     assert_eq!(third.lane.wakeup.as_deref(), Some("on"));
     let found = wanted_until(&world).await;
     assert_eq!(found, Some(third.lane.at + time::Duration::minutes(1)));
 
     // No worker has asked for a wakeup for a while.
-    world
-        .execute("update signaling.wakeup set wanted_until = clock_timestamp()")
-        .await;
+    set_wanted_until(&world, "clock_timestamp()").await;
     let fourth = listening().run(&world.pool).await;
     assert_eq!(fourth.lane.wakeup.as_deref(), Some("new"));
 }
@@ -73,10 +72,8 @@ async fn a_backlog_ends_the_wakeups() {
     let world = world().await;
     listening().run(&world.pool).await;
     world.insert_many(3).await;
-    let claim = Claim {
-        max_messages: 2,
-        ..listening()
-    };
+    let mut claim = listening();
+    claim.max_messages = 2;
     let full = claim.run(&world.pool).await;
     assert_eq!((full.messages.len(), full.lane.wakeup), (2, None));
     assert_eq!(wanted_until(&world).await, Some(full.lane.at));
@@ -99,13 +96,6 @@ async fn a_claim_without_slots_leaves_the_wakeups_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_listen_wants_no_wakeup() {
-    let world = world().await;
-    assert_eq!(Claim::default().run(&world.pool).await.lane.wakeup, None);
-    assert_eq!(wanted_until(&world).await, None);
-}
-
-#[tokio::test]
 async fn inserts_notify_each_app_once_a_statement_while_a_worker_wants_it() {
     let world = world().await;
     let mut listener = listener(&world).await;
@@ -113,33 +103,18 @@ async fn inserts_notify_each_app_once_a_statement_while_a_worker_wants_it() {
     assert_eq!(notified(&world, &mut listener).await, [""; 0]);
     listening().run(&world.pool).await;
     world.insert_many(2).await;
-    world
-        .execute("insert into signaling.outbox (app, sender, destination, payload) values ('other', 'a', 'b', 'x')")
-        .await;
+    world.insert_many_of("other", 1).await;
     assert_eq!(notified(&world, &mut listener).await, ["default"]);
-    world
-        .execute("update signaling.wakeup set wanted_until = clock_timestamp()")
-        .await;
+    set_wanted_until(&world, "clock_timestamp()").await;
     world.insert_many(1).await;
     assert_eq!(notified(&world, &mut listener).await, [""; 0]);
 }
 
 #[tokio::test]
-async fn an_insert_that_is_rolled_back_notifies_nobody() {
-    let world = world().await;
-    let mut listener = listener(&world).await;
-    listening().run(&world.pool).await;
-    let insert =
-        "insert into signaling.outbox (sender, destination, payload) values ('a', 'b', 'x')";
-    let transaction = world.open_transaction(insert).await;
-    transaction.rollback().await.expect("undone");
-    assert_eq!(notified(&world, &mut listener).await, [""; 0]);
-}
-
-#[tokio::test]
-async fn no_wakeup_is_wanted_where_notifications_are_off() {
+async fn no_wakeup_is_wanted_without_a_listener_or_where_notifications_are_off() {
     let world = world().await;
     let mut session: PgConnection = world.connect().await;
+    assert_eq!(Claim::default().run(&mut session).await.lane.wakeup, None);
     execute(&mut session, "set signaling.notify = 'off'").await;
     assert_eq!(listening().run(&mut session).await.lane.wakeup, None);
     assert_eq!(wanted_until(&world).await, None);
@@ -156,14 +131,13 @@ async fn an_operator_wakes_the_workers_of_the_app() {
     world
         .set_messages("status = 'failed', finished_at = now()")
         .await;
-    world
-        .execute("select signaling.pause('default'); select signaling.resume('default')")
-        .await;
-    assert_eq!(notified(&world, &mut listener).await, ["default"]);
-    world
-        .execute("select signaling.set_limit('default', 5)")
-        .await;
-    assert_eq!(notified(&world, &mut listener).await, ["default"]);
-    world.execute("select signaling.retry('default')").await;
-    assert_eq!(notified(&world, &mut listener).await, ["default"]);
+    for action in [
+        "select signaling.pause('default'); select signaling.resume('default')",
+        "select signaling.set_limit('default', 5)",
+        "select signaling.retry('default')",
+    ] {
+        world.execute(action).await;
+        let notified = notified(&world, &mut listener).await;
+        assert_eq!(notified, ["default"], "{action}");
+    }
 }

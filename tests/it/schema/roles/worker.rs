@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use super::{Role, can, can_not, can_not_harm_the_schema, columns, list, waiting_message};
-use testkit::{PATIENCE, World, peer};
+use super::{
+    Role, can, can_not, can_not_harm_the_schema, can_not_update, columns, tables, waiting_message,
+};
+use testkit::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
@@ -27,28 +29,20 @@ async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {
 
     world.insert_many(20).await;
     world.until_all_final().await;
-    let holds = async || world.count("payload = 'old'").await == 0;
-    world.until("what is old is deleted", PATIENCE, holds).await;
+    world.until_count(0, "payload = 'old'").await;
     // Idle, so that the next insert notifies.
     world.until_idle().await;
     world.set_faults(&["429:count=1"]);
-    let throttled = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(throttled).await.status, "message_sent");
+    world.assert_sends().await;
     world.until_lane("throttled_at is not null").await;
 
     // While the lane is held, a message expires; at the end nothing is left.
     world.set_faults(&["500"]);
     world.insert_many(30).await;
-    world
-        .until_lane("hold is not distinct from 'unavailable'")
-        .await;
-    let expires_at = world.time_in(50).await;
-    let expired = world
-        .insert(peer(
-            json!({"expires_at": expires_at, "due_at": world.time_in(3_600_000).await}),
-        ))
-        .await;
-    assert_eq!(world.until_final(expired).await.status, "expired");
+    world.until_lane("hold = 'unavailable'").await;
+    let (soon, later) = (world.time_in(50).await, world.time_in(3_600_000).await);
+    let scheduled = json!({"expires_at": soon, "due_at": later});
+    assert_eq!(world.deliver(scheduled).await.1.status, "expired");
     world.set_faults(&[]);
     world.until_lane("hold is null").await;
     world.until_all_final().await;
@@ -66,19 +60,13 @@ async fn a_worker_writes_no_table_and_no_column_of_one() {
     waiting_message(&world).await;
     let role = Role::granted(&world, "worker").await;
     let mut worker = role.connect().await;
-    let tables = list(
-        &world,
-        "select oid::regclass::text from pg_class
-         where relnamespace = 'signaling'::regnamespace and relkind = 'r' order by 1",
-    )
-    .await;
+    let tables = tables(&world).await;
     assert!(tables.len() >= 10, "{tables:?}");
     for table in &tables {
         can_not(&mut worker, &format!("delete from {table}")).await;
+        can_not_update(&world, &mut worker, table).await;
         for column in columns(&world, table).await {
             let statement = format!("insert into {table} ({column}) values (default)");
-            can_not(&mut worker, &statement).await;
-            let statement = format!("update {table} set {column} = default");
             can_not(&mut worker, &statement).await;
         }
         for lock in ["update", "no key update", "share", "key share"] {
@@ -99,25 +87,12 @@ async fn a_worker_writes_no_table_and_no_column_of_one() {
 }
 
 #[tokio::test]
-async fn a_worker_reads_what_it_shows_and_no_more() {
+async fn a_worker_reads_the_tables_that_its_commands_and_pages_show() {
     let world = World::new().await;
     let mut worker = Role::granted(&world, "worker").await.connect().await;
-    for table in [
-        "outbox",
-        "attempt",
-        "lane",
-        "wakeup",
-        "delivery",
-        "delivery_status",
-        "retention",
-        "minute_stats",
-        "queue_counts",
-        "queue_counts_turn",
-        "worker",
-        "worker_app",
-        "fleet",
-        "schema_migrations",
-    ] {
+    let tables = "outbox attempt lane wakeup delivery delivery_status retention minute_stats queue_counts \
+                  queue_counts_turn worker worker_app fleet schema_migrations";
+    for table in tables.split(' ') {
         can(&mut worker, &format!("table signaling.{table}")).await;
     }
 }
@@ -144,8 +119,7 @@ async fn a_worker_can_not_step_in_as_an_operator_nor_harm_the_schema() {
     }
     can_not_harm_the_schema(&world, &mut worker).await;
 
-    let migrated = role.command(&["migrate"]).finish().await;
-    assert_eq!(migrated.code, Some(1), "{migrated:?}");
+    role.command(&["migrate"]).fails(1, &[]).await;
 }
 
 #[tokio::test]
@@ -160,8 +134,7 @@ async fn a_worker_that_may_not_write_stats_sends_its_messages_and_says_so_once()
         .await;
     let mut worker = world.worker().env("DATABASE_URL", &role.url).start();
     for _ in 0..2 {
-        let id = world.insert(peer(json!({}))).await;
-        world.until_final(id).await;
+        world.assert_sends().await;
         worker.until_logged("stats_failed").await;
         worker.until_logged("queue_counts_failed").await;
     }
