@@ -199,12 +199,20 @@ impl Browser {
         panic!("no Tab leads to {expression}");
     }
 
-    /// Returns what the page and the browser have logged to the console since the previous call.
-    pub(super) async fn complaints(&self) -> Vec<String> {
+    /// Presses Enter on the first element after the focused one for which `expression` is true.
+    pub(super) async fn enter_on(&self, expression: &str) {
+        self.tab_to(expression).await;
+        self.press(Key::Enter).await;
+    }
+
+    pub(super) async fn assert_value(&self, expression: &str, expected: Value, context: &str) {
+        assert_eq!(self.value(expression).await, expected, "{context}");
+    }
+
+    /// Asserts that the page and the browser have logged nothing to the console since the previous call.
+    pub(super) async fn assert_no_complaints(&self, context: &str) {
         let entries = self.command("/se/log", json!({"type": "browser"})).await;
-        let entries = entries.expect("a log");
-        let entries = entries.as_array().expect("entries").iter();
-        entries.map(ToString::to_string).collect()
+        assert_eq!(entries, Ok(json!([])), "{context}");
     }
 
     /// Returns a PNG of the visible part of the page.

@@ -1,6 +1,6 @@
 //! The pages' queries use indexes and stay within their bounds, with any statistics.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fixtures;
 use testkit::{World, execute};
@@ -78,7 +78,7 @@ fn page_queries() -> Vec<PageQuery> {
 #[tokio::test]
 async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
     let world = World::new().await;
-    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+    let mut connection = world.connect().await;
     // The settings of each session in src/outbox/pool.rs.
     let statement = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off;
                      set search_path = pg_catalog, pg_temp";
@@ -120,18 +120,13 @@ async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
 
 /// Plans the query for these values. The pages' queries are not prepared either.
 async fn plan(connection: &mut PgConnection, statement: &str, types: &str, values: &str) -> String {
-    for step in [
-        "set plan_cache_mode = force_custom_plan".to_owned(),
-        format!("prepare page_query ({types}) as {statement}"),
-    ] {
-        execute(&mut *connection, &step).await;
-    }
-    let rows = sqlx::raw_sql(AssertSqlSafe(format!(
-        "explain execute page_query ({values})"
-    )))
-    .fetch_all(&mut *connection)
-    .await
-    .expect("a plan");
+    let prepare = format!(
+        "set plan_cache_mode = force_custom_plan; prepare page_query ({types}) as {statement}"
+    );
+    execute(&mut *connection, &prepare).await;
+    let explain = AssertSqlSafe(format!("explain execute page_query ({values})"));
+    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection);
+    let rows = rows.await.expect("a plan");
     execute(connection, "deallocate page_query").await;
     rows.iter()
         .map(|row| row.get::<String, _>(0) + "\n")
