@@ -149,14 +149,6 @@ async fn status_shows_whether_an_app_sends_and_which_workers_serve_it() {
     let phrase = "2 alive, 1 aside: `worker workers` shows why\n";
     assert_shown(&world, &[phrase]).await;
     assert_eq!(status_json(&world).await[0]["lane"]["workers"]["aside"], 1);
-
-    world
-        .set_lane("retry_after_until = '2100-01-01T00:00:00Z'")
-        .await;
-    let phrase = "no call before 2100-01-01T00:00:00Z, as the API asked; `worker resume default`";
-    assert_shown(&world, &[phrase]).await;
-    world.run(&["resume", "default"]).await;
-    assert_shown(&world, &["lane       sending"]).await;
 }
 
 #[tokio::test]

@@ -150,14 +150,16 @@ async fn an_invalid_configuration_is_named_with_its_line() {
     let path = directory.path().join("apps.toml");
     let path = path.to_str().expect("a path");
     for (lines, phrases) in [
-        ("api_secrit = \"hush-hush\"", ["api_secrit", "line 3"]),
-        ("api_key = \"hush-hush", ["", "line 3"]),
-        ("", ["\"one\"", "no way to sign in"]),
+        (
+            "api_secrit = \"hush-hush\"",
+            &[path, "api_secrit", "line 3"][..],
+        ),
+        ("api_key = \"hush-hush", &[path, "line 3"]),
+        ("", &["\"one\"", "no way to sign in"]),
     ] {
         let text = format!("[apps.one]\napp_id = \"1\"\n{lines}\n");
         write(directory.path(), "apps.toml", &text);
-        let phrases = [&[path], &phrases[..]].concat();
-        refused(Worker::on(URL, &["run", "--config", path]), &phrases).await;
+        refused(Worker::on(URL, &["run", "--config", path]), phrases).await;
     }
     let missing = command("run --config /nowhere/apps.toml");
     refused(missing, &["/nowhere/apps.toml", "can't be read"]).await;

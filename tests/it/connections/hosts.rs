@@ -14,17 +14,6 @@ fn parts(url: &str) -> [String; 4] {
     [user, password, address, database].map(str::to_owned)
 }
 
-/// Gives both servers the same login, as a primary and its standby have it. Returns a URL of it.
-async fn same_login(worlds: [&World; 2]) -> String {
-    for world in worlds {
-        world
-            .execute("create role of_both superuser login password 'the-same'")
-            .await;
-    }
-    let (_, server) = worlds[0].url.split_once('@').expect("a login");
-    format!("postgres://of_both:the-same@{server}")
-}
-
 /// The URL with another list of hosts, and with more parameters.
 fn on_hosts(url: &str, hosts: &str, parameters: &str) -> String {
     let [user, password, _, database] = parts(url);
@@ -69,12 +58,18 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
     let (one, mut two) = (Postgres::start().await, Postgres::start().await);
     let first = World::on(&one, slow_api(0)).await;
     let second = World::on(&two, slow_api(0)).await;
-    let login = same_login([&first, &second]).await;
+    // A primary and its standby have the same login.
+    for world in [&first, &second] {
+        world
+            .execute("create role of_both superuser login password 'the-same'")
+            .await;
+    }
     let [_, _, first_address, database] = parts(&first.url);
     let [_, _, second_address, other_database] = parts(&second.url);
     assert_eq!(database, other_database);
-    let hosts = format!("{first_address},{second_address}");
-    let url = on_hosts(&login, &hosts, "&connect_timeout=2");
+    let url = format!(
+        "postgres://of_both:the-same@{first_address},{second_address}/{database}?sslmode=disable&connect_timeout=2"
+    );
     let worker = first.worker().env("DATABASE_URL", &url);
     let mut worker = worker.env("WORKER_REQUEST_TIMEOUT", "1s").start();
     first.assert_sends().await;

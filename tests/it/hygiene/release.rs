@@ -38,10 +38,8 @@ fn the_packages_and_lock_files_name_this_version() {
         ),
         ("fuzz/Cargo.lock", locked),
     ] {
-        assert!(
-            text(path).contains(&line),
-            "{path} does not contain {line:?}"
-        );
+        let is_named = text(path).contains(&line);
+        assert!(is_named, "{path} does not contain {line:?}");
     }
 }
 
