@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::browser::{Browser, DESKTOP, Key, PHONE};
+use super::browser::{Browser, DESKTOP, ENTER, PHONE};
 use super::server::{Dashboard, count_pending};
 use super::{fixtures, pages};
 use testkit::{World, peer};
@@ -143,7 +143,7 @@ async fn an_operator_searches_and_pages_with_the_keyboard_alone() {
     let context = "the focus is visible";
     browser.assert_value(outline, json!("solid"), context).await;
     browser.press("user-7").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until("location.search.includes('to=user-7')").await;
     let recipients = "[...new Set([...document.querySelectorAll('tbody td:nth-child(3)')].map((cell) => cell.textContent.trim()))]";
     let found = json!(["user-7"]);
@@ -193,7 +193,7 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
         .until("document.activeElement.name === 'reason'")
         .await;
     browser.press("the vendor asked for it").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until_shown("the vendor asked for it;").await;
     assert!(is_paused().await);
     world

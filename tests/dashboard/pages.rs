@@ -195,7 +195,7 @@ async fn the_assets_that_a_page_names_exist() {
 }
 
 #[tokio::test]
-async fn a_wrong_url_gets_a_page_with_a_sentence() {
+async fn a_wrong_url_gets_a_page_that_explains_the_mistake() {
     let world = World::new().await;
     let dashboard = Dashboard::of(&world).await;
     for (path, status, phrase) in [

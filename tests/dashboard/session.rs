@@ -1,6 +1,6 @@
 //! The dashboard of a worker that requires a token.
 
-use super::browser::{Browser, Key};
+use super::browser::{Browser, ENTER};
 use super::server::{Dashboard, idle_worker};
 use testkit::World;
 
@@ -27,7 +27,7 @@ async fn a_browser_with_the_token_as_password_refreshes_and_acts() {
         .enter_on("element.textContent.startsWith('Pause')")
         .await;
     browser.until_shown("Pause idle?").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until_shown("is paused by dashboard").await;
     browser.assert_no_complaints("a pause").await;
     browser.quit().await;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 use tokio::process::Command;
 
-use testkit::{PATIENCE, World, peer, worker_binary};
+use testkit::{Finished, Worker, World, peer, worker_binary};
 
 /// The standard output of a command.
 #[derive(Debug, Clone, Copy)]
@@ -29,33 +29,11 @@ impl Output {
     }
 }
 
-/// Runs a command with this output. Returns its exit code and its standard error.
-async fn finish(command: &mut Command, output: Output) -> (Option<i32>, String) {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(output.stdio())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary starts");
-    let finished = tokio::time::timeout(PATIENCE * 2, child.wait_with_output())
-        .await
-        .unwrap_or_else(|_| panic!("{command:?} does not end"))
-        .expect("its output");
-    let stderr = String::from_utf8_lossy(&finished.stderr).into_owned();
-    (finished.status.code(), stderr)
-}
-
-async fn run(world: &World, arguments: &str, output: Output) -> (Option<i32>, String) {
-    let mut command = Command::new(worker_binary());
-    command
-        .args(arguments.split(' '))
-        .env("DATABASE_URL", &world.url)
-        .env("AGORA_APP_ID", testkit::APP_ID)
-        .env("AGORA_API_KEY", testkit::API_KEY)
-        .env("AGORA_API_SECRET", testkit::API_SECRET)
-        .env("AGORA_BASE_URL", world.simulator.base_url());
-    finish(&mut command, output).await
+/// A command with this output, by its words.
+fn command(world: &World, words: &str, output: Output) -> Worker {
+    let words: Vec<_> = words.split(' ').collect();
+    let command = world.worker().as_command(&words);
+    command.stdout(output.stdio())
 }
 
 /// Every command that prints and ends. With an output, each one succeeds.
@@ -94,22 +72,22 @@ async fn world_with_a_message() -> World {
 #[tokio::test]
 async fn a_closed_pipe_changes_no_exit_code() {
     let world = world_with_a_message().await;
-    for command in COMMANDS {
-        let (code, stderr) = run(&world, command, Output::Closed).await;
-        assert_eq!(code, Some(0), "{command}: {stderr}");
+    for words in COMMANDS {
+        let Finished { code, stderr, .. } = command(&world, words, Output::Closed).finish().await;
+        assert_eq!(code, Some(0), "{words}: {stderr}");
         let is_quiet = !stderr.contains("error") && !stderr.contains("panicked");
-        assert!(is_quiet, "{command}: {stderr}");
+        assert!(is_quiet, "{words}: {stderr}");
     }
 }
 
 #[tokio::test]
 async fn every_command_that_prints_fails_on_a_full_disk() {
     let world = world_with_a_message().await;
-    for command in COMMANDS {
-        let (code, stderr) = run(&world, command, Output::Full).await;
-        assert_eq!(code, Some(1), "{command}: {stderr}");
-        let is_named = stderr.starts_with("error: ") && stderr.contains("No space left on device");
-        assert!(is_named, "{command}: {stderr}");
+    for words in COMMANDS {
+        let full = command(&world, words, Output::Full);
+        let finished = full.fails(1, &["No space left on device"]).await;
+        let begins = finished.stderr.starts_with("error: ");
+        assert!(begins, "{words}: {finished:?}");
     }
     let cancelled = world.count("status = 'cancelled'").await;
     assert_eq!(cancelled, 1, "the command's work is done all the same");
@@ -135,10 +113,10 @@ async fn a_change_on_a_full_disk_is_reported_as_done_on_standard_error() {
         "cancel 1",
         "adopt --environment=tests --cancel-pending",
     ] {
-        let (code, stderr) = run(&world, change, Output::Full).await;
-        assert_eq!(code, Some(1), "{change}: {stderr}");
+        let finished = command(&world, change, Output::Full).fails(1, &[]).await;
         let said = "error: the command took effect, but its report could not be written: ";
-        assert!(stderr.starts_with(said), "{change}: {stderr}");
+        let begins = finished.stderr.starts_with(said);
+        assert!(begins, "{change}: {finished:?}");
     }
     world
         .execute(&format!("drop owned by {role}; drop role {role}"))
@@ -165,9 +143,7 @@ async fn a_usage_error_does_not_panic_without_standard_error() {
 #[tokio::test]
 async fn a_playground_and_the_simulated_api_fail_on_a_full_disk() {
     for arguments in [&["dev"][..], &["simulate", "--listen=127.0.0.1:0"]] {
-        let mut command = Command::new(worker_binary());
-        let (code, stderr) = finish(command.args(arguments), Output::Full).await;
-        assert_eq!(code, Some(1), "{stderr}");
-        assert!(stderr.contains("No space left on device"), "{stderr}");
+        let full = Worker::new(arguments).stdout(Output::Full.stdio());
+        full.fails(1, &["No space left on device"]).await;
     }
 }

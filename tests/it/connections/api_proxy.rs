@@ -206,7 +206,7 @@ async fn a_proxy_that_can_not_be_used_ends_the_start_without_its_value() {
 }
 
 #[tokio::test]
-async fn check_says_which_proxy_is_used_for_which_host() {
+async fn check_names_the_proxy_of_each_host() {
     let behind = Behind::new().await;
     let url = behind.proxy.url();
     let check = || behind.check().env("HTTPS_PROXY", &url);

@@ -21,7 +21,7 @@ async fn world_with(certified: &Certified) -> World {
 }
 
 #[tokio::test]
-async fn an_api_behind_a_private_ca_is_called_where_that_is_named() {
+async fn an_api_with_a_certificate_of_a_configured_ca_is_called() {
     let ca = Authority::new("the CA of the tests");
     let world = world_with(&ca.server("127.0.0.1")).await;
     let _worker = world.worker().file("AGORA_CA_FILE", &ca.pem()).start();
@@ -30,7 +30,7 @@ async fn an_api_behind_a_private_ca_is_called_where_that_is_named() {
 }
 
 #[tokio::test]
-async fn an_api_that_can_not_prove_who_it_is_gets_no_call_and_the_row_says_why() {
+async fn an_api_without_a_trusted_certificate_gets_no_call_and_the_row_has_the_reason() {
     let ca = Authority::new("the CA of the tests");
     let other = Authority::new("another CA");
     let unknown = "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in AGORA_CA_FILE";

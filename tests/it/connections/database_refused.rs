@@ -17,7 +17,7 @@ async fn refused(url: &str, why: &str) {
 }
 
 #[tokio::test]
-async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_right() {
+async fn a_database_without_a_trusted_certificate_is_refused_with_advice() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
     // A CA that was made anew has the same name and another key.
     for (file, name) in [
@@ -53,7 +53,6 @@ async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_rig
         let url = Encrypted::url(&url, host, &query);
         Worker::on(&url, &["status"]).succeeds().await;
     }
-    tls.stop().await;
 }
 
 #[tokio::test]
@@ -61,7 +60,6 @@ async fn a_database_with_an_expired_certificate_or_without_tls_is_refused() {
     let expired = Encrypted::start(|ca| ca.expired_server("localhost")).await;
     let url = expired.verified(&expired.postgres.migrated_database().await);
     refused(&url, "its certificate is not accepted: certificate expired").await;
-    expired.stop().await;
 
     let bare = Postgres::shared().await.migrated_database().await;
     for mode in ["require", "verify-ca", "verify-full"] {

@@ -68,12 +68,8 @@ impl Encrypted {
 
     /// A URL of the cluster, as an operator would write it.
     pub(super) fn verified(&self, url: &str) -> String {
-        let ca = self.path("ca.pem");
-        Self::url(
-            url,
-            "localhost",
-            &format!("sslmode=verify-full&sslrootcert={ca}"),
-        )
+        let query = format!("sslmode=verify-full&sslrootcert={}", self.path("ca.pem"));
+        Self::url(url, "localhost", &query)
     }
 
     /// A world in which only the files `client.pem` and `client.key` sign a superuser in, and its URL without these.
@@ -84,19 +80,9 @@ impl Encrypted {
             .await;
         let (_, server) = world.url.split_once('@').expect("a host");
         let url = self.verified(&format!("postgres://{CERTIFIED_USER}@{server}"));
-        let url = url.replace("@127.0.0.1:", "@localhost:");
         let (certificate, key) = (self.path("client.pem"), self.path("client.key"));
         world.url = format!("{url}&sslcert={certificate}&sslkey={key}");
         (world, url)
-    }
-
-    pub(super) async fn stop_with(self, world: World) {
-        world.pool.close().await;
-        self.stop().await;
-    }
-
-    pub(super) async fn stop(self) {
-        self.postgres.cluster.stop().await.expect("stopped");
     }
 }
 
@@ -150,5 +136,4 @@ async fn every_connection_is_encrypted_and_checked_with_sslmode_verify_full() {
     world.run(&["status"]).await;
     worker.stop().await;
     assert_no_password(&world.url, &worker.stderr.text());
-    tls.stop_with(world).await;
 }

@@ -99,10 +99,6 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
         .await;
     first.assert_sends().await;
     worker.stop().await;
-    for (world, postgres) in [(first, one), (second, two)] {
-        world.pool.close().await;
-        postgres.cluster.stop().await.expect("stopped");
-    }
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn a_file_of_the_url_that_is_being_replaced_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
+async fn a_login_that_a_pooler_refuses_is_logged_with_advice() {
     let world = World::new().await;
     let pooler = PgBouncer::start(Postgres::shared().await, "").await;
     let url = pooler.url(&world.url);
@@ -156,5 +156,4 @@ async fn a_replaced_client_certificate_is_read_for_the_next_connection() {
     replace(CERTIFIED_USER);
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
-    tls.stop_with(world).await;
 }

@@ -175,7 +175,7 @@ async fn a_dropped_or_disabled_trigger_is_named_and_made_again() {
 }
 
 #[tokio::test]
-async fn a_trigger_that_gets_no_lock_leaves_inserts_alone_and_names_who_holds_it() {
+async fn a_migration_that_gets_no_lock_for_a_trigger_gives_up_and_names_the_holder() {
     let world = World::new().await;
     world
         .execute("drop trigger check_message on signaling.outbox")

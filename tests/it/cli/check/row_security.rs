@@ -69,7 +69,7 @@ async fn forced_row_security_is_logged_with_what_to_do_and_so_is_its_end() {
 }
 
 #[tokio::test]
-async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent() {
+async fn a_worker_that_starts_under_forced_row_security_logs_why_it_sends_nothing() {
     for table in ["outbox", "lane"] {
         let world = owned_world().await;
         world.execute(&FORCE.replace("outbox", table)).await;
