@@ -20,23 +20,9 @@ const DRIVER: &str = "/usr/bin/chromedriver";
 pub(super) const PHONE: (u32, u32) = (360, 740);
 pub(super) const DESKTOP: (u32, u32) = (1280, 900);
 
-/// A key that types no character.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Key {
-    Enter,
-    Tab,
-}
-
-impl From<Key> for String {
-    /// WebDriver's code point for the key.
-    fn from(key: Key) -> Self {
-        match key {
-            Key::Enter => '\u{E007}',
-            Key::Tab => '\u{E004}',
-        }
-        .into()
-    }
-}
+/// WebDriver's code points for keys that type no character.
+pub(super) const ENTER: &str = "\u{E007}";
+const TAB: &str = "\u{E004}";
 
 /// A browser with one page. Its commands are those of WebDriver (<https://www.w3.org/TR/webdriver2/>), and with `goog` and
 /// `se` chromedriver's own.
@@ -176,12 +162,12 @@ impl Browser {
         .await;
     }
 
-    /// Types a text, or presses a [`Key`], in the focused element.
-    pub(super) async fn press(&self, keys: impl Into<String>) {
+    /// Types a text, or presses a key such as [`ENTER`], in the focused element.
+    pub(super) async fn press(&self, keys: &str) {
         let press = |key: char| {
             ["keyDown", "keyUp"].map(|action| json!({"type": action, "value": key.to_string()}))
         };
-        let actions: Vec<_> = keys.into().chars().flat_map(press).collect();
+        let actions: Vec<_> = keys.chars().flat_map(press).collect();
         let keyboard = json!({"type": "key", "id": "keyboard", "actions": actions});
         let pressed = self.command("/actions", json!({"actions": [keyboard]}));
         pressed.await.expect("pressed");
@@ -190,7 +176,7 @@ impl Browser {
     /// Presses Tab until `expression`, in which `element` is the focused element, is true.
     pub(super) async fn tab_to(&self, expression: &str) {
         for _ in 0..200 {
-            self.press(Key::Tab).await;
+            self.press(TAB).await;
             let is_there = format!("((element) => {expression})(document.activeElement)");
             if self.value(&is_there).await == Value::Bool(true) {
                 return;
@@ -199,12 +185,20 @@ impl Browser {
         panic!("no Tab leads to {expression}");
     }
 
-    /// Returns what the page and the browser have logged to the console since the previous call.
-    pub(super) async fn complaints(&self) -> Vec<String> {
+    /// Presses Enter on the first element after the focused one for which `expression` is true.
+    pub(super) async fn enter_on(&self, expression: &str) {
+        self.tab_to(expression).await;
+        self.press(ENTER).await;
+    }
+
+    pub(super) async fn assert_value(&self, expression: &str, expected: Value, context: &str) {
+        assert_eq!(self.value(expression).await, expected, "{context}");
+    }
+
+    /// Asserts that the page and the browser have logged nothing to the console since the previous call.
+    pub(super) async fn assert_no_complaints(&self, context: &str) {
         let entries = self.command("/se/log", json!({"type": "browser"})).await;
-        let entries = entries.expect("a log");
-        let entries = entries.as_array().expect("entries").iter();
-        entries.map(ToString::to_string).collect()
+        assert_eq!(entries, Ok(json!([])), "{context}");
     }
 
     /// Returns a PNG of the visible part of the page.

@@ -1,11 +1,11 @@
 //! The dashboard in a real browser.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::browser::{Browser, DESKTOP, Key, PHONE};
+use super::browser::{Browser, DESKTOP, ENTER, PHONE};
 use super::server::{Dashboard, count_pending};
 use super::{fixtures, pages};
-use testkit::{PATIENCE, World, peer};
+use testkit::{World, peer};
 
 const PAGES: [&str; 5] = [
     "/",
@@ -34,65 +34,58 @@ async fn every_page_is_legible_at_any_width_in_light_and_dark() {
     let (_world, dashboard) = filled_world().await;
     for path in PAGES {
         browser.resize(DESKTOP).await;
-        browser.prefer("light").await;
         browser.open(&format!("{}{path}", dashboard.url)).await;
-        let colours = "['body', '.panel', 'a', 'h1, h2'].map((name) => { const style = getComputedStyle(document.querySelector(`main ${name}`) ?? document.body); return style.color + style.backgroundColor; }).concat(getComputedStyle(document.body).backgroundColor)";
-        let light = browser.value(colours).await;
-        browser.prefer("dark").await;
-        let dark = browser.value(colours).await;
-        for (light, dark) in light
-            .as_array()
-            .expect("some")
-            .iter()
-            .zip(dark.as_array().expect("some"))
-        {
-            assert_ne!(light, dark, "{path}: the same in the light and in the dark");
+        let mut colours = Vec::new();
+        for scheme in ["dark", "light"] {
+            browser.prefer(scheme).await;
+            colours.push(browser.value(COLOURS).await);
+            let context = format!("{path}: low contrast in the {scheme}");
+            browser.assert_value(CONTRAST, json!([]), &context).await;
         }
-        let low_contrast = browser.value(CONTRAST).await;
-        assert_eq!(low_contrast, json!([]), "{path}: low contrast in the dark");
-        browser.prefer("light").await;
-        let found = browser.value(CONTRAST).await;
-        assert_eq!(found, json!([]), "{path}: low contrast in the light");
+        for (index, dark) in colours[0].as_array().expect("some").iter().enumerate() {
+            assert_ne!(dark, &colours[1][index], "{path}: light and dark are alike");
+        }
 
         browser.resize(PHONE).await;
-        let width = browser
-            .value("[document.documentElement.scrollWidth, innerWidth]")
-            .await;
-        assert_eq!(
-            width,
-            json!([PHONE.0, PHONE.0]),
-            "{path}: wider than a phone"
-        );
+        let width = "[document.documentElement.scrollWidth, innerWidth]";
+        let as_wide = json!([PHONE.0, PHONE.0]);
+        let context = format!("{path}: wider than a phone");
+        browser.assert_value(width, as_wide, &context).await;
         // Each form of an action fits, too.
         let forms = "document.querySelectorAll('[popover]').length";
         for index in 0..browser.value(forms).await.as_u64().expect("a number") {
             let form = format!("document.querySelectorAll('[popover]')[{index}]");
+            let context = format!("{path}: {form}");
             browser.value(&format!("{form}.showPopover()")).await;
-            let fits = browser
-                .value(&format!("(({{left, right, bottom}}) => left >= 0 && right <= innerWidth && bottom <= innerHeight)({form}.getBoundingClientRect())"))
-                .await;
-            assert_eq!(fits, Value::Bool(true), "{path}: {form}");
-            let low_contrast = browser.value(CONTRAST).await;
-            assert_eq!(low_contrast, json!([]), "{path}: {form}");
+            let fits = format!("{FITS}({form}.getBoundingClientRect())");
+            browser.assert_value(&fits, json!(true), &context).await;
+            browser.assert_value(CONTRAST, json!([]), &context).await;
             browser.value(&format!("{form}.hidePopover()")).await;
         }
-        let unnamed = browser
-            .value("[...document.querySelectorAll('input:not([type=hidden]), select')].filter((field) => !field.labels.length).length + [...document.querySelectorAll('a, button')].filter((stop) => !stop.textContent.trim()).length")
-            .await;
-        assert_eq!(unnamed, json!(0), "{path}: an element has no name");
-        let landmarks = browser
-            .value("['header', 'nav', 'main', 'h1, h2'].every((name) => document.querySelector(name)) && document.documentElement.lang === 'en'")
-            .await;
-        assert_eq!(
-            landmarks,
-            Value::Bool(true),
-            "{path}: a landmark is missing"
-        );
-        let complaints = browser.complaints().await;
-        assert!(complaints.is_empty(), "{path}: {complaints:#?}");
+        let context = format!("{path}: elements without a name");
+        browser.assert_value(UNNAMED, json!(0), &context).await;
+        let context = format!("{path}: a landmark is missing");
+        browser.assert_value(LANDMARKS, json!(true), &context).await;
+        browser.assert_no_complaints(path).await;
     }
     browser.quit().await;
 }
+
+/// Colours of some elements. The dark ones have to differ from the light ones.
+const COLOURS: &str = r"['body', '.panel', 'a', 'h1, h2'].map((name) => {
+    const style = getComputedStyle(document.querySelector(`main ${name}`) ?? document.body);
+    return style.color + style.backgroundColor;
+}).concat(getComputedStyle(document.body).backgroundColor)";
+
+const FITS: &str =
+    "(({left, right, bottom}) => left >= 0 && right <= innerWidth && bottom <= innerHeight)";
+
+/// The number of fields without a label, and of links and buttons without a text.
+const UNNAMED: &str = r"[...document.querySelectorAll('input:not([type=hidden]), select')].filter((field) => !field.labels.length).length
+    + [...document.querySelectorAll('a, button')].filter((stop) => !stop.textContent.trim()).length";
+
+const LANDMARKS: &str = r"['header', 'nav', 'main', 'h1, h2'].every((name) => document.querySelector(name))
+    && document.documentElement.lang === 'en'";
 
 /// Texts with less than 4.5 : 1 between them and what is behind them (WCAG 2.1, 1.4.3).
 const CONTRAST: &str = r"(() => {
@@ -123,16 +116,15 @@ async fn the_overview_has_two_charts_of_an_apps_last_hour() {
     let (_world, dashboard) = filled_world().await;
     browser.open(&dashboard.url).await;
     browser.until_shown("default").await;
-    let plots = browser
-        .value("[...document.querySelectorAll('[aria-labelledby=app-default] [role=img]')].map((chart) => [chart.ariaLabel.split(':')[0], chart.querySelectorAll('polygon, polyline').length > 0, chart.querySelector('svg').getBoundingClientRect().width > 200])")
-        .await;
-    assert_eq!(
-        plots,
-        json!([
-            ["Calls per second, last hour", true, true],
-            ["Backlog, last hour", true, true]
-        ])
-    );
+    let charts = r"[...document.querySelectorAll('[aria-labelledby=app-default] [role=img]')].map((chart) => [
+        chart.ariaLabel.split(':')[0],
+        chart.querySelectorAll('polygon, polyline').length > 0,
+        chart.querySelector('svg').getBoundingClientRect().width > 200])";
+    let expected = json!([
+        ["Calls per second, last hour", true, true],
+        ["Backlog, last hour", true, true]
+    ]);
+    browser.assert_value(charts, expected, "charts").await;
     browser.quit().await;
 }
 
@@ -147,34 +139,31 @@ async fn an_operator_searches_and_pages_with_the_keyboard_alone() {
     browser.open(&format!("{}/messages", dashboard.url)).await;
     browser.tab_to("element.className === 'skip'").await;
     browser.tab_to("element.name === 'to'").await;
-    let outline = browser
-        .value("getComputedStyle(document.activeElement).outlineStyle")
-        .await;
-    assert_eq!(outline, "solid", "the focus is seen");
+    let outline = "getComputedStyle(document.activeElement).outlineStyle";
+    let context = "the focus is visible";
+    browser.assert_value(outline, json!("solid"), context).await;
     browser.press("user-7").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until("location.search.includes('to=user-7')").await;
-    let receivers = "[...new Set([...document.querySelectorAll('tbody td:nth-child(3)')].map((cell) => cell.textContent.trim()))]";
-    assert_eq!(browser.value(receivers).await, json!(["user-7"]));
-    let found = browser
-        .value("document.querySelector('[name=to]').value")
-        .await;
-    assert_eq!(found, "user-7");
+    let recipients = "[...new Set([...document.querySelectorAll('tbody td:nth-child(3)')].map((cell) => cell.textContent.trim()))]";
+    let found = json!(["user-7"]);
+    browser.assert_value(recipients, found, "recipients").await;
+    let field = "document.querySelector('[name=to]').value";
+    browser.assert_value(field, json!("user-7"), field).await;
 
     browser
         .open(&format!("{}/messages?state=failed", dashboard.url))
         .await;
     let rows = "document.querySelectorAll('tbody tr').length";
-    assert_eq!(browser.value(rows).await, json!(50));
-    browser.tab_to("element.rel === 'next'").await;
-    browser.press(Key::Enter).await;
+    browser
+        .assert_value(rows, json!(50), "the first page")
+        .await;
+    browser.enter_on("element.rel === 'next'").await;
     browser.until("location.search.includes('before=')").await;
-    browser.tab_to("element.rel === 'next'").await;
-    browser.press(Key::Enter).await;
+    browser.enter_on("element.rel === 'next'").await;
     browser.until_shown("No older messages").await;
-    assert_eq!(browser.value(rows).await, json!(20));
-    browser.tab_to("element.matches('tbody th a')").await;
-    browser.press(Key::Enter).await;
+    browser.assert_value(rows, json!(20), "the last page").await;
+    browser.enter_on("element.matches('tbody th a')").await;
     browser
         .until("location.pathname.startsWith('/messages/')")
         .await;
@@ -195,27 +184,20 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
     browser.open(&dashboard.url).await;
     browser.until_shown("sending").await;
     browser
-        .tab_to("element.textContent.startsWith('Pause')")
+        .enter_on("element.textContent.startsWith('Pause')")
         .await;
-    browser.press(Key::Enter).await;
     browser.until_shown("Pause default?").await;
-    let paused = "select paused_at is not null from signaling.lane";
-    assert!(!world.ask::<bool>(paused).await, "a form changes nothing");
+    let is_paused = async || world.lane::<bool>("paused_at is not null").await;
+    assert!(!is_paused().await, "a form changes nothing");
     browser
         .until("document.activeElement.name === 'reason'")
         .await;
     browser.press("the vendor asked for it").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until_shown("the vendor asked for it;").await;
-    assert!(world.ask::<bool>(paused).await);
-    let holds = async || {
-        world
-            .count("claim_id is not null and status = 'pending'")
-            .await
-            == 0
-    };
+    assert!(is_paused().await);
     world
-        .until("unsent messages are released", PATIENCE, holds)
+        .until_count(0, "claim_id is not null and status = 'pending'")
         .await;
     let calls = world.seen().calls;
     assert!(calls < 2_000, "all messages were sent before the pause");
@@ -224,17 +206,15 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
     assert_eq!(world.seen().calls, calls, "calls of a paused app");
 
     browser
-        .tab_to("element.textContent.startsWith('Resume')")
+        .enter_on("element.textContent.startsWith('Resume')")
         .await;
-    browser.press(Key::Enter).await;
     browser.until_shown("Resume default?").await;
-    browser.tab_to("element.className === 'primary'").await;
-    browser.press(Key::Enter).await;
+    browser.enter_on("element.className === 'primary'").await;
     browser
         .until("!document.body.textContent.includes('the vendor asked for it;')")
         .await;
     world.until_accepted(calls + 20).await;
-    assert!(browser.complaints().await.is_empty());
+    browser.assert_no_complaints("a pause and a resume").await;
     browser.quit().await;
 }
 
@@ -260,10 +240,8 @@ async fn a_page_refreshes_itself_and_reports_a_lost_connection() {
         .await;
     browser.value("document.activeElement.blur()").await;
     browser.until_shown("user-4712").await;
-    let typed = browser
-        .value("document.querySelector('[name=sender]').value")
-        .await;
-    assert_eq!(typed, "half a na");
+    let typed = "document.querySelector('[name=sender]').value";
+    browser.assert_value(typed, json!("half a na"), typed).await;
 
     browser.disconnect(true).await;
     browser.until_shown("No contact with the worker").await;
@@ -292,22 +270,21 @@ async fn scripts_in_texts_of_rows_do_not_run() {
     ] {
         browser.open(&format!("{}{path}", dashboard.url)).await;
         browser.until("document.readyState === 'complete'").await;
-        let marked = browser.value("typeof window.marked").await;
-        assert_eq!(marked, "undefined", "{path}: a script ran");
-        let complaints = browser.complaints().await;
-        assert!(complaints.is_empty(), "{path}: {complaints:#?}");
+        let (marked, context) = ("typeof window.marked", format!("{path}: a script ran"));
+        let undefined = json!("undefined");
+        browser.assert_value(marked, undefined, &context).await;
+        browser.assert_no_complaints(&path).await;
     }
     browser
         .open(&format!("{}/messages/{id}", dashboard.url))
         .await;
-    let found = browser
-        .value("document.getElementById('payload') === null")
-        .await;
-    assert_eq!(found, Value::Bool(true));
+    let is_hidden = "document.getElementById('payload') === null";
     browser
-        .tab_to("element.textContent === 'Show the payload'")
+        .assert_value(is_hidden, json!(true), is_hidden)
         .await;
-    browser.press(Key::Enter).await;
+    browser
+        .enter_on("element.textContent === 'Show the payload'")
+        .await;
     browser
         .until(
             "document.getElementById('payload')?.textContent.includes('<script>window.marked=1')",

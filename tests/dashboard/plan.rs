@@ -1,84 +1,82 @@
 //! The pages' queries use indexes and stay within their bounds, with any statistics.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fixtures;
-use testkit::{World, execute};
+use testkit::{World, assert_contains, execute};
 
-/// A query of the pages, with parameters, and the parts that its plan must have.
-struct PageQuery {
-    name: &'static str,
-    statement: String,
-    types: &'static str,
-    values: &'static str,
-    plan_has: &'static [&'static str],
-}
-
-fn page_queries() -> Vec<PageQuery> {
+/// The queries of the pages: a name, the statement, types and values of its parameters, and the parts of its plan.
+fn page_queries() -> [(
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    Vec<&'static str>,
+); 6] {
     let window = include_str!("../../src/outbox/read/search/window.sql");
     let fields =
         "bigint, bigint, text, text, text, text, timestamptz, timestamptz, text, bigint, bigint[]";
-    vec![
-        PageQuery {
-            name: "a window of ids",
-            statement: window.into(),
-            types: fields,
-            values: "9000, 8001, 'default', 'failed', 'nobody', 'x', '2020-01-01', '2099-01-01', 'none', 51, null",
-            plan_has: &[
+    [
+        (
+            "a window of ids",
+            window,
+            fields,
+            "9000, 8001, 'default', 'failed', 'nobody', 'x', '2020-01-01', '2099-01-01', 'none', 51, null",
+            vec![
                 "Index Scan Backward using outbox_pkey",
                 "Index Cond: ((id <= ",
             ],
-        },
-        PageQuery {
-            name: "a list of ids",
-            statement: window.into(),
-            types: fields,
-            values: "9000, 1, null, 'queued', null, null, null, null, null, 51, array[8, 15, 4711]",
-            plan_has: &["using outbox_pkey"],
-        },
-        PageQuery {
-            name: "pending messages",
-            statement: include_str!("../../src/outbox/read/search/pending.sql").into(),
-            types: "text, bigint",
-            values: "'default', 20000",
-            plan_has: &[
+        ),
+        (
+            "a list of ids",
+            window,
+            fields,
+            "9000, 1, null, 'queued', null, null, null, null, null, 51, array[8, 15, 4711]",
+            vec!["using outbox_pkey"],
+        ),
+        (
+            "pending messages",
+            include_str!("../../src/outbox/read/search/pending.sql"),
+            "text, bigint",
+            "'default', 20000",
+            vec![
                 "Limit",
                 "using outbox_first_attempts",
                 "using outbox_retries",
             ],
-        },
-        PageQuery {
-            name: "the range of a page",
-            statement: include_str!("../../src/outbox/read/search/range.sql").into(),
-            types: "bigint, timestamptz, timestamptz, bigint",
-            values: "9000, '2020-01-01', '2099-01-01', 50000",
-            plan_has: &["using outbox_pkey"],
-        },
-        PageQuery {
-            name: "groups of failures",
-            statement: include_str!("../../src/outbox/read/failures/groups.sql").into(),
-            types: "bigint, interval, text, bigint, text",
-            values: "20000, '1 hour', null, 100, 'transient'",
-            plan_has: &[
+        ),
+        (
+            "the range of a page",
+            include_str!("../../src/outbox/read/search/range.sql"),
+            "bigint, timestamptz, timestamptz, bigint",
+            "9000, '2020-01-01', '2099-01-01', 50000",
+            vec!["using outbox_pkey"],
+        ),
+        (
+            "groups of failures",
+            include_str!("../../src/outbox/read/failures/groups.sql"),
+            "bigint, interval, text, bigint, text",
+            "20000, '1 hour', null, 100, 'transient'",
+            vec![
                 "Index Scan Backward using attempt_pkey",
                 "using outbox_pkey",
                 "Nested Loop",
             ],
-        },
-        PageQuery {
-            name: "one message",
-            statement: include_str!("../../src/outbox/read/detail/message.sql").into(),
-            types: "bigint",
-            values: "17",
-            plan_has: &["using outbox_pkey"],
-        },
+        ),
+        (
+            "one message",
+            include_str!("../../src/outbox/read/detail/message.sql"),
+            "bigint",
+            "17",
+            vec!["using outbox_pkey"],
+        ),
     ]
 }
 
 #[tokio::test]
 async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
     let world = World::new().await;
-    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
+    let mut connection = world.connect().await;
     // The settings of each session in src/outbox/pool.rs.
     let statement = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off;
                      set search_path = pg_catalog, pg_temp";
@@ -98,19 +96,10 @@ async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
             "big, analyzed" => world.execute("analyze").await,
             _ => {}
         }
-        for PageQuery {
-            name,
-            statement,
-            types,
-            values,
-            plan_has,
-        } in page_queries()
-        {
-            let plan = plan(&mut connection, &statement, types, values).await;
+        for (name, statement, types, values, parts) in page_queries() {
+            let plan = plan(&mut connection, statement, types, values).await;
             let context = format!("{name}, {table}:\n{plan}");
-            for part in plan_has {
-                assert!(plan.contains(part), "{part} is missing: {context}");
-            }
+            assert_contains(&context, &parts);
             for scan in ["Seq Scan on outbox", "Seq Scan on attempt"] {
                 assert!(!plan.contains(scan), "{context}");
             }
@@ -120,18 +109,13 @@ async fn the_pages_queries_use_indexes_whatever_the_size_and_statistics() {
 
 /// Plans the query for these values. The pages' queries are not prepared either.
 async fn plan(connection: &mut PgConnection, statement: &str, types: &str, values: &str) -> String {
-    for step in [
-        "set plan_cache_mode = force_custom_plan".to_owned(),
-        format!("prepare page_query ({types}) as {statement}"),
-    ] {
-        execute(&mut *connection, &step).await;
-    }
-    let rows = sqlx::raw_sql(AssertSqlSafe(format!(
-        "explain execute page_query ({values})"
-    )))
-    .fetch_all(&mut *connection)
-    .await
-    .expect("a plan");
+    let prepare = format!(
+        "set plan_cache_mode = force_custom_plan; prepare page_query ({types}) as {statement}"
+    );
+    execute(&mut *connection, &prepare).await;
+    let explain = AssertSqlSafe(format!("explain execute page_query ({values})"));
+    let rows = sqlx::raw_sql(explain).fetch_all(&mut *connection);
+    let rows = rows.await.expect("a plan");
     execute(connection, "deallocate page_query").await;
     rows.iter()
         .map(|row| row.get::<String, _>(0) + "\n")

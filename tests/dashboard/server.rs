@@ -2,10 +2,7 @@
 
 use super::database_proxy::DatabaseProxy;
 use super::ops_client::{OpsWorker, Response};
-use testkit::{Worker, World, assert_contains};
-
-/// Configures the app `idle` and no other.
-const IDLE_CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dashboard/idle.toml");
+use testkit::{Worker, World, app_table, assert_contains};
 
 /// A worker's dashboard. Dropping it kills the worker.
 pub(super) struct Dashboard {
@@ -16,7 +13,8 @@ pub(super) struct Dashboard {
 /// `worker run` for the app `idle`, which has no messages. Messages of other apps stay as the test inserted them. The
 /// overview has a panel for `idle`, and `signaling.lane` a row.
 pub(super) fn idle_worker(world: &World) -> Worker {
-    world.worker_without_app().env("WORKER_CONFIG", IDLE_CONFIG)
+    let idle = app_table("idle", "");
+    world.worker_without_app().file("WORKER_CONFIG", &idle)
 }
 
 impl Dashboard {

@@ -1,6 +1,6 @@
 //! The dashboard of a worker that requires a token.
 
-use super::browser::{Browser, Key};
+use super::browser::{Browser, ENTER};
 use super::server::{Dashboard, idle_worker};
 use testkit::World;
 
@@ -24,13 +24,11 @@ async fn a_browser_with_the_token_as_password_refreshes_and_acts() {
         .until("performance.getEntriesByType('resource').some((entry) => entry.initiatorType === 'fetch' && entry.responseStatus === 200)")
         .await;
     browser
-        .tab_to("element.textContent.startsWith('Pause')")
+        .enter_on("element.textContent.startsWith('Pause')")
         .await;
-    browser.press(Key::Enter).await;
     browser.until_shown("Pause idle?").await;
-    browser.press(Key::Enter).await;
+    browser.press(ENTER).await;
     browser.until_shown("is paused by dashboard").await;
-    let complaints = browser.complaints().await;
-    assert!(complaints.is_empty(), "{complaints:#?}");
+    browser.assert_no_complaints("a pause").await;
     browser.quit().await;
 }

@@ -1,10 +1,10 @@
 //! A proxy for HTTP CONNECT, as between an organisation and the internet.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use simulator::TlsFiles;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -47,23 +47,7 @@ impl ConnectProxy {
 
     /// A proxy that clients connect to with TLS.
     pub(crate) async fn start_with_tls(target: SocketAddr, files: &TlsFiles) -> Self {
-        let read = |path| std::fs::read(path).expect("a PEM file");
-        let config = {
-            use rustls::pki_types::pem::PemObject;
-            use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-            let certificates = CertificateDer::pem_slice_iter(&read(&files.certificate))
-                .collect::<Result<Vec<_>, _>>()
-                .expect("a certificate");
-            let key = PrivateKeyDer::from_pem_slice(&read(&files.key)).expect("a key");
-            let provider = rustls::crypto::ring::default_provider();
-            rustls::ServerConfig::builder_with_provider(provider.into())
-                .with_safe_default_protocol_versions()
-                .expect("TLS")
-                .with_no_client_auth()
-                .with_single_cert(certificates, key)
-                .expect("a server")
-        };
-        Self::listen(target, Some(TlsAcceptor::from(Arc::new(config)))).await
+        Self::listen(target, Some(files.acceptor().expect("PEM files"))).await
     }
 
     async fn listen(target: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
@@ -132,7 +116,7 @@ impl Drop for ConnectProxy {
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock().expect("whole")
 }
 
 async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<State>) {
@@ -180,25 +164,15 @@ async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
     }
 }
 
-async fn tunnel(
-    mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut server: TcpStream,
-    state: &Mutex<State>,
-) {
-    let (mut from_client, mut from_server) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut from_client) => match read {
-                Ok(bytes @ 1..) if server.write_all(&from_client[..bytes]).await.is_ok() => {}
-                _ => return,
-            },
-            read = server.read(&mut from_server) => match read {
-                Ok(bytes @ 1..) if client.write_all(&from_server[..bytes]).await.is_ok() => {}
-                _ if lock(state).hides_close => break,
-                _ => return,
-            },
-        }
+async fn tunnel(client: impl AsyncRead + AsyncWrite, mut server: TcpStream, state: &Mutex<State>) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = server.split();
+    tokio::select! {
+        _ = copy(&mut from_client, &mut to_server) => {}
+        _ = copy(&mut from_server, &mut to_client) => {}
     }
-    // The socket stays open, so the client does not learn that the server has closed the tunnel.
-    while let Ok(1..) = client.read(&mut from_client).await {}
+    if lock(state).hides_close {
+        // The socket stays open, so the client does not learn that the server has closed the tunnel.
+        copy(&mut from_client, &mut sink()).await.ok();
+    }
 }

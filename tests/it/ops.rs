@@ -4,7 +4,7 @@ mod addresses;
 mod auth;
 mod health;
 mod metrics;
-mod ops_client;
+pub(crate) mod ops_client;
 mod panics;
 mod prometheus_text;
 mod stalled_log;

@@ -93,7 +93,7 @@ impl Simulator {
     /// # Errors
     /// If the address or the TLS files can't be used.
     pub async fn start(config: SimulatorConfig) -> anyhow::Result<Self> {
-        let tls = config.tls.as_ref().map(server::tls_acceptor).transpose()?;
+        let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let is_tls = tls.is_some();
         let bind = config.bind;
         let listener = TcpListener::bind(bind)

@@ -30,20 +30,24 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-pub(super) fn tls_acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<_, _>>)
-        .with_context(|| format!("can't read {}", files.certificate.display()))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .with_context(|| format!("can't read {}", files.key.display()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .context("can't serve TLS with this certificate and key")?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+impl TlsFiles {
+    /// # Errors
+    /// If a file can't be read, or is no certificate or no key of it.
+    pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        let certificates = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect::<Result<_, _>>)
+            .with_context(|| format!("can't read {}", self.certificate.display()))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .with_context(|| format!("can't read {}", self.key.display()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .context("can't serve TLS with this certificate and key")?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
 }
 
 /// Serves connections as `tasks` until `stopping`.

@@ -53,6 +53,7 @@ pub struct Worker {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     has_small_log_pipe: bool,
+    stdout: Option<Stdio>,
     files: Vec<NamedTempFile>,
 }
 
@@ -64,6 +65,7 @@ impl Worker {
             // Simultaneous workers can't share the usual address of the ops server.
             environment: BTreeMap::from([("WORKER_OPS_ADDR".into(), "off".into())]),
             has_small_log_pipe: false,
+            stdout: None,
             files: Vec::new(),
         }
     }
@@ -127,6 +129,12 @@ impl Worker {
         self
     }
 
+    /// Sends the standard output elsewhere, so that a test can't read it.
+    pub fn stdout(mut self, stdout: Stdio) -> Self {
+        self.stdout = Some(stdout);
+        self
+    }
+
     /// Starts the process. Dropping the returned value kills the process.
     pub fn start(self) -> Running {
         let binary = self.binary.unwrap_or_else(worker_binary);
@@ -134,7 +142,7 @@ impl Worker {
             .args(&self.arguments)
             .envs(&self.environment)
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(self.stdout.unwrap_or_else(Stdio::piped))
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -145,10 +153,8 @@ impl Worker {
             rustix::pipe::fcntl_setpipe_size(&log, 4096).expect("a small pipe");
         }
         let (stdout, stderr) = (Output::default(), Output::default());
-        let readers = vec![
-            stdout.read(child.stdout.take().expect("piped")),
-            stderr.read(log),
-        ];
+        let mut readers = vec![stderr.read(log)];
+        readers.extend(child.stdout.take().map(|pipe| stdout.read(pipe)));
         Running {
             name: self.arguments.join(" "),
             pid: child.id().expect("the process was just started"),
@@ -164,6 +170,7 @@ impl Worker {
         let mut running = self.start();
         Finished {
             code: running.wait_exit().await,
+            command: running.name.clone(),
             stdout: running.stdout.text(),
             stderr: running.stderr.text(),
         }
@@ -187,6 +194,7 @@ impl Worker {
 
 #[derive(Debug)]
 pub struct Finished {
+    pub command: String,
     /// `None` if a signal ended the process.
     pub code: Option<i32>,
     pub stdout: String,

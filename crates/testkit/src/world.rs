@@ -164,6 +164,15 @@ impl World {
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
+    /// Inserts a message of an app that has failed.
+    pub async fn insert_failed(&self, app: &str) -> i64 {
+        let id = self.insert(peer(serde_json::json!({"app": app}))).await;
+        let failed = "status = 'failed', attempts = 1, finished_at = now()";
+        self.set_messages(&format!("{failed} where id = {id}"))
+            .await;
+        id
+    }
+
     pub async fn try_insert(&self, message: &Value) -> Result<i64, sqlx::Error> {
         let columns = message.as_object().expect("columns and values").keys();
         let columns = columns.cloned().collect::<Vec<_>>().join(", ");

@@ -1,7 +1,7 @@
-//! `worker dev`
+//! `worker dev`, alone and with a command
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
@@ -9,76 +9,81 @@ use tempfile::TempDir;
 use testkit::{PATIENCE, Running, Worker, ask, assert_contains, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
-pub(super) fn temporary_directory() -> TempDir {
-    let directory = tempfile::Builder::new()
-        .prefix("dev")
-        .tempdir_in("/tmp")
-        .expect("a directory");
-    let for_all = std::fs::Permissions::from_mode(0o1777);
-    std::fs::set_permissions(directory.path(), for_all).expect("open to all");
-    directory
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        let mut directory = tempfile::Builder::new();
+        let directory = directory.prefix("dev").tempdir_in("/tmp");
+        let directory = directory.expect("a directory");
+        let for_all = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(directory.path(), for_all).expect("open to all");
+        Self(directory)
+    }
+
+    fn dev(&self, arguments: &[&str]) -> Worker {
+        let path = self.0.path().to_str().expect("a path");
+        Worker::new(&[&["dev"], arguments].concat()).env("TMPDIR", path)
+    }
+
+    /// Runs a script of the shell as the command.
+    fn script(&self, script: &str) -> Worker {
+        self.dev(&["--", "sh", "-c", script])
+    }
+
+    fn is_empty(&self) -> bool {
+        let mut entries = std::fs::read_dir(self.0.path()).expect("listed");
+        entries.next().is_none()
+    }
+
+    /// The servers end with the process. After a kill, the supervisor ends them soon.
+    async fn until_empty(&self) {
+        let is_empty = async || self.is_empty();
+        until("all files are deleted", PATIENCE, is_empty).await;
+    }
 }
 
-fn dev(directory: &TempDir) -> Worker {
-    Worker::new(&["dev"]).env("TMPDIR", directory.path().to_str().expect("a path"))
+/// The database of a playground.
+struct Database {
+    url: String,
+    connection: PgConnection,
+    /// The server's process ID, as the server knows it.
+    server_pid: String,
 }
 
-pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
-    std::fs::read_dir(directory)
-        .expect("listed")
-        .map(|entry| entry.expect("an entry").path())
-        .collect()
-}
+impl Database {
+    /// Connects to the URL that is printed for psql.
+    async fn of(dev: &Running) -> Self {
+        dev.until_printed("psql '").await;
+        let printed = dev.stdout.text();
+        let (_, rest) = printed.split_once("psql '").expect("printed");
+        let url = rest.split('\'').next().expect("a URL").to_owned();
+        let mut connection = PgConnection::connect(&url).await.expect("connected");
+        let pid = "select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)";
+        Self {
+            server_pid: ask(&mut connection, pid).await,
+            connection,
+            url,
+        }
+    }
 
-/// The database's URL, from what is printed for psql.
-async fn database_url(dev: &Running) -> String {
-    dev.until_printed("psql '").await;
-    let printed = dev.stdout.text();
-    let (_, rest) = printed.split_once("psql '").expect("printed");
-    rest.split_once('\'').expect("quoted").0.to_owned()
-}
-
-/// The server's process ID, as the server knows it.
-async fn server_pid(url: &str) -> u32 {
-    let mut connection = PgConnection::connect(url).await.expect("connected");
-    let pid: String = ask(
-        &mut connection,
-        "select split_part(pg_read_file('postmaster.pid'), E'\\n', 1)",
-    )
-    .await;
-    connection.close().await.expect("closed");
-    pid.parse().expect("a number")
-}
-
-/// The servers end with the process. After a kill, the supervisor ends them soon.
-async fn until_nothing_is_left(directory: &TempDir, url: &str, server_pid: u32) {
-    until("its directory is gone", PATIENCE, async || {
-        entries(directory.path()).is_empty()
-    })
-    .await;
-    assert!(
-        !Path::new(&format!("/proc/{server_pid}")).exists(),
-        "the server runs on"
-    );
-    assert!(
-        PgConnection::connect(url).await.is_err(),
-        "the server answers"
-    );
+    async fn assert_has_ended(&self) {
+        let process = format!("/proc/{}", self.server_pid);
+        assert!(!Path::new(&process).exists(), "the server runs on");
+        let connected = PgConnection::connect(&self.url).await;
+        assert!(connected.is_err(), "the server answers");
+    }
 }
 
 #[tokio::test]
 async fn the_demonstration_sends_its_messages_and_cleans_up() {
-    let directory = temporary_directory();
+    let directory = Directory::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/demo.sh");
-    let path = directory.path().to_str().expect("a path");
-    let demo = Worker::new(&["dev", "--", "sh", script, "60"]).env("TMPDIR", path);
+    let demo = directory.dev(&["--", "sh", script, "60"]);
     let finished = demo.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert!(
-        entries(directory.path()).is_empty(),
-        "{:?}",
-        entries(directory.path())
-    );
+    let phrases = ["the API received 63 calls", "the limit is 500"];
+    assert_contains(&finished.stderr, &phrases);
     let phrases = [
         "60 of 60 final",
         "message_sent",
@@ -87,40 +92,115 @@ async fn the_demonstration_sends_its_messages_and_cleans_up() {
         "Every message ended as it should.",
     ];
     assert_contains(&finished.stdout, &phrases);
-    let phrases = ["the API received 63 calls", "the limit is 500"];
-    assert_contains(&finished.stderr, &phrases);
+    assert!(directory.is_empty());
 }
 
 #[tokio::test]
 async fn a_playground_runs_until_it_is_interrupted_and_cleans_up() {
-    let directory = temporary_directory();
-    let mut dev = dev(&directory).start();
-    let url = database_url(&dev).await;
-    let pid = server_pid(&url).await;
-    let mut connection = PgConnection::connect(&url).await.expect("connected");
-    let query = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')
-                 returning id";
-    let id: i64 = ask(&mut connection, query).await;
+    let directory = Directory::new();
+    let mut dev = directory.dev(&[]).start();
+    let mut database = Database::of(&dev).await;
+    let insert = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')
+                  returning id";
+    let id: i64 = ask(&mut database.connection, insert).await;
+    let is_sent = format!("select status = 'message_sent' from signaling.outbox where id = {id}");
     until("the message is sent", PATIENCE, async || {
-        sqlx::query_scalar::<_, String>("select status from signaling.outbox where id = $1")
-            .bind(id)
-            .fetch_one(&mut connection)
-            .await
-            .expect("a row")
-            == "message_sent"
+        ask(&mut database.connection, &is_sent).await
     })
     .await;
     dev.signal("INT").await;
     assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
-    until_nothing_is_left(&directory, &url, pid).await;
+    directory.until_empty().await;
+    database.assert_has_ended().await;
 }
 
 #[tokio::test]
 async fn a_killed_demonstration_leaves_nothing_behind() {
-    let directory = temporary_directory();
-    let mut dev = dev(&directory).start();
-    let url = database_url(&dev).await;
-    let pid = server_pid(&url).await;
+    let directory = Directory::new();
+    let mut dev = directory.dev(&[]).start();
+    let database = Database::of(&dev).await;
     dev.kill().await;
-    until_nothing_is_left(&directory, &url, pid).await;
+    directory.until_empty().await;
+    database.assert_has_ended().await;
+}
+
+#[tokio::test]
+async fn the_exit_code_is_the_commands_and_its_output_stays_clean() {
+    for (script, code) in [
+        ("echo out; exit 7", 7),
+        ("echo out", 0),
+        ("echo out; kill -KILL $$", 137),
+    ] {
+        let directory = Directory::new();
+        let finished = directory.script(script).finish().await;
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        assert_eq!(finished.stdout, "out\n");
+        assert!(!finished.stderr.contains("INFO"), "{finished:?}");
+        assert!(directory.is_empty(), "{script}");
+    }
+}
+
+/// A script that inserts a message, waits until it is final, and prints its status and error.
+const DELIVER: &str = r#"
+    insert="insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello') returning id"
+    id=$(psql -qAtX "$DATABASE_URL" -c "$insert")
+    ended="select status, http_status from signaling.outbox where id = $id and finished_at is not null"
+    until psql -qAtX -c "$ended" | grep .; do sleep 0.1; done
+    echo "$SIGNALING_API_URL""#;
+
+#[tokio::test]
+async fn a_command_sees_the_database_and_the_api_with_the_faults_on_request() {
+    let with_faults = ["--fault", "400:destination=bob"];
+    for (options, expected) in [(&[][..], "message_sent|200"), (&with_faults, "failed|400")] {
+        let directory = Directory::new();
+        let command = ["--", "sh", "-c", DELIVER];
+        // The caller's own database is not the command's.
+        let dev = directory
+            .dev(&[options, &command].concat())
+            .env("PGPORT", "1");
+        let printed = dev.succeeds().await;
+        let expected = format!("{expected}\nhttp://127.0.0.1:");
+        assert!(printed.starts_with(&expected), "{printed}");
+        assert!(directory.is_empty(), "{options:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_reaches_the_command_and_nothing_is_left() {
+    for (signal, code) in [("INT", 3), ("TERM", 4)] {
+        let directory = Directory::new();
+        let script = "trap 'exit 3' INT; trap 'exit 4' TERM; echo $$; while :; do sleep 0.1; done";
+        let mut dev = directory.script(script).start();
+        dev.until_printed("\n").await;
+        let command = format!("/proc/{}", dev.stdout.text().trim());
+        assert!(Path::new(&command).exists(), "{command}");
+        dev.signal(signal).await;
+        assert_eq!(dev.wait_exit().await, Some(code));
+        assert!(!Path::new(&command).exists(), "{command} is left");
+        assert!(directory.is_empty(), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_before_the_command_starts_ends_worker_dev() {
+    let directory = Directory::new();
+    let mut dev = directory.script("echo started").start();
+    let begins = async || !directory.is_empty();
+    until("the cluster has a directory", PATIENCE, begins).await;
+    dev.signal("TERM").await;
+    assert_eq!(dev.wait_exit().await, Some(143));
+    assert_eq!(dev.stdout.text(), "");
+    directory.until_empty().await;
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_be_started_is_an_error_with_advice() {
+    let directory = Directory::new();
+    let phrases = [
+        "`no-such-program` can't be started",
+        "-> install the program",
+    ];
+    let dev = directory.dev(&["--", "no-such-program"]);
+    dev.fails(127, &phrases).await;
+    assert!(directory.is_empty());
 }

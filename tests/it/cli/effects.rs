@@ -2,213 +2,138 @@
 
 use serde_json::json;
 
-use testkit::{Finished, World, assert_contains, peer};
+use testkit::{World, assert_contains, peer};
 
-const RESUME: &str = "; `worker resume default` ends the pause";
 const PAUSED: &str = "the app is paused by olga since 2030-01-31T12:00:00Z: moving house";
 const UNAUTHORIZED: &str = "the app is unauthorized since 2030-01-31T12:00:00Z, because the API refuses its credentials (HTTP 401): correct them";
 const RETRY_AFTER: &str = "the app makes no call before 2100-01-31T12:00:00Z, as the API asked; `worker resume default` ends the wait";
 const NO_WORKER: &str = "no worker that serves the app is alive: start a worker";
 
-/// The obstacle that keeps the app from sending before a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Running,
-    Paused,
-    Unauthorized,
-    RetryAfter,
-    NoWorker,
-}
+const NO_CHANGE: &str = "rate_at = rate_at";
+const PAUSE: &str =
+    "paused_at = '2030-01-31T12:00Z', paused_by = 'olga', pause_reason = 'moving house'";
+const HOLD: &str = "hold = 'unauthorized', hold_reason = 'HTTP 401', hold_since = '2030-01-31T12:00Z', hold_until = now()";
+const WAIT: &str = "retry_after_until = '2100-01-31T12:00Z'";
 
-impl State {
-    const ALL: [Self; 5] = [
-        Self::Running,
-        Self::Paused,
-        Self::Unauthorized,
-        Self::RetryAfter,
-        Self::NoWorker,
-    ];
+/// The states of an app before a command: a change of its lane, and the obstacle.
+const STATES: [(&str, Option<&str>); 5] = [
+    (NO_CHANGE, None),
+    (PAUSE, Some(PAUSED)),
+    (HOLD, Some(UNAUTHORIZED)),
+    (WAIT, Some(RETRY_AFTER)),
+    (NO_CHANGE, Some(NO_WORKER)),
+];
 
-    /// The sentence about it; none while the app sends.
-    fn sentence(self) -> Option<&'static str> {
-        match self {
-            Self::Running => None,
-            Self::Paused => Some(PAUSED),
-            Self::Unauthorized => Some(UNAUTHORIZED),
-            Self::RetryAfter => Some(RETRY_AFTER),
-            Self::NoWorker => Some(NO_WORKER),
-        }
-    }
-
-    async fn set(self, world: &World) {
-        let change = match self {
-            Self::Running | Self::NoWorker => "",
-            Self::Paused => {
-                "update signaling.lane set paused_at = '2030-01-31T12:00Z', paused_by = 'olga', pause_reason = 'moving house';"
-            }
-            Self::Unauthorized => {
-                "update signaling.lane set hold = 'unauthorized', hold_reason = 'HTTP 401', hold_since = '2030-01-31T12:00Z', hold_until = now();"
-            }
-            Self::RetryAfter => {
-                "update signaling.lane set retry_after_until = '2100-01-31T12:00Z';"
-            }
-        };
-        world
-            .execute(&format!(
-                "delete from signaling.lane; delete from signaling.worker; delete from signaling.outbox;
-                 insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)
-                 values ('default', 100, 100, signaling.slot_rate(100));
-                 {change}"
-            ))
-            .await;
-        if self != Self::NoWorker {
-            world.pretend_worker("a-worker", "1", "default").await;
-        }
-    }
-}
-
-async fn run(world: &World, arguments: &[&str]) -> Finished {
-    world.command(arguments).env("USER", "olga").finish().await
-}
-
-/// The output of a command that succeeds.
-async fn done(world: &World, arguments: &[&str]) -> String {
-    let finished = run(world, arguments).await;
-    assert_eq!(finished.code, Some(0), "{arguments:?}: {finished:?}");
-    finished.stdout
-}
-
-async fn failed_message(world: &World) -> i64 {
-    let id = world.insert(peer(json!({}))).await;
+/// Replaces the app by one in this state, without messages.
+async fn replace_app(world: &World, change: &str, obstacle: Option<&str>) {
     world
-        .set_messages(&format!(
-            "status = 'failed', attempts = 1, finished_at = now() where id = {id}"
-        ))
+        .execute("delete from signaling.lane; delete from signaling.worker; delete from signaling.outbox")
         .await;
-    id
+    world.open_lane("default").await;
+    world.set_lane(change).await;
+    if obstacle != Some(NO_WORKER) {
+        world.pretend_worker("a-worker", "1", "default").await;
+    }
 }
 
-/// Checks the first line, and that the lines after it are about this state.
-fn assert_said(said: &str, first: &str, obstacle: Option<&str>) {
-    let (line, rest) = said.split_once('\n').expect("a line");
-    assert!(line.starts_with(first), "{first:?}: {said}");
-    match obstacle {
-        None => assert_eq!(rest, "", "{said}"),
-        Some(sentence) => {
-            assert!(
-                rest.starts_with(&format!("  but {sentence}")),
-                "{sentence:?}: {said}"
-            );
-            assert_eq!(rest.lines().count(), 1, "{said}");
-        }
+/// Asserts the start of the first line, and that the only line after it is about this obstacle.
+fn assert_report(report: &str, first: &str, obstacle: Option<&str>) {
+    let (line, rest) = report.split_once('\n').expect("a line");
+    assert!(line.starts_with(first), "{first:?}: {report}");
+    if let Some(sentence) = obstacle {
+        let but = format!("  but {sentence}");
+        assert!(rest.starts_with(&but), "{sentence:?}: {report}");
     }
+    let lines = usize::from(obstacle.is_some());
+    assert_eq!(rest.lines().count(), lines, "{report}");
 }
 
 #[tokio::test]
 async fn pause_prints_other_obstacles_and_an_earlier_pause() {
     let world = World::new().await;
-    for state in State::ALL {
-        state.set(&world).await;
-        let said = done(&world, &["pause", "default"]).await;
-        if state == State::Paused {
-            assert_said(&said, "default was paused already", state.sentence());
+    for (change, obstacle) in STATES {
+        replace_app(&world, change, obstacle).await;
+        let first = if obstacle == Some(PAUSED) {
+            "default was paused already"
         } else {
-            let first = "default is paused: no call starts until `worker resume default`, and the workers finish calls in flight";
-            assert_said(&said, first, state.sentence());
-        }
+            "default is paused: no call starts until `worker resume default`, and the workers finish calls in flight"
+        };
+        let report = world.run(&["pause", "default"]).await;
+        assert_report(&report, first, obstacle);
     }
 }
 
+/// The database writes the sentences. Its tests know those of the other states.
 #[tokio::test]
 async fn resume_prints_what_it_ended_and_remaining_obstacles() {
     let world = World::new().await;
-    for state in State::ALL {
-        state.set(&world).await;
-        let said = done(&world, &["resume", "default"]).await;
-        let nothing =
-            "default: nothing changed: the app was not paused, and the API has asked for no wait";
-        match state {
-            State::Running => assert_eq!(said, format!("{nothing}\n")),
-            State::Paused => assert_eq!(said, "default: resumed\n"),
-            State::RetryAfter => {
-                assert_eq!(said, "default: ended the wait that the API has asked for\n");
-            }
-            State::Unauthorized | State::NoWorker => {
-                let still = state.sentence().expect("an obstacle");
-                assert!(
-                    said.starts_with(&format!("{nothing}; but {still}")),
-                    "{said}"
-                );
-            }
-        }
+    let nothing = "nothing changed: the app was not paused, and the API has asked for no wait";
+    for (change, sentence) in [
+        (PAUSE, "resumed\n"),
+        (HOLD, &format!("{nothing}; but {UNAUTHORIZED}")),
+    ] {
+        replace_app(&world, change, None).await;
+        let report = world.run(&["resume", "default"]).await;
+        let expected = format!("default: {sentence}");
+        assert!(report.starts_with(&expected), "{report}");
     }
 }
 
 #[tokio::test]
 async fn limit_prints_the_limit_and_remaining_obstacles() {
     let world = World::new().await;
-    for state in State::ALL {
-        state.set(&world).await;
-        let said = done(&world, &["limit", "default", "50"]).await;
-        assert_said(
-            &said,
+    let limit = ["limit", "default", "50"];
+    for (change, obstacle) in STATES {
+        replace_app(&world, change, obstacle).await;
+        for first in [
             "default makes at most 50 calls/s now",
-            state.sentence(),
-        );
-        let said = done(&world, &["limit", "default", "50"]).await;
-        assert_said(
-            &said,
             "default makes at most 50 calls/s already",
-            state.sentence(),
-        );
+        ] {
+            assert_report(&world.run(&limit).await, first, obstacle);
+        }
     }
-    State::Running.set(&world).await;
+    replace_app(&world, NO_CHANGE, None).await;
     world
         .set_lane("rate_per_s = 10, rate_at = clock_timestamp()")
         .await;
-    let said = done(&world, &["limit", "default", "50"]).await;
-    assert!(said.contains("\n  but a 429 has slowed it to 1"), "{said}");
+    let report = world.run(&limit).await;
+    assert_contains(&report, &["\n  but a 429 has slowed it to 1"]);
 }
 
 #[tokio::test]
 async fn retry_prints_the_count_and_remaining_obstacles() {
     let world = World::new().await;
-    for state in State::ALL {
-        state.set(&world).await;
-        failed_message(&world).await;
-        failed_message(&world).await;
-        let said = done(&world, &["retry", "--all"]).await;
-        assert_said(
-            &said,
-            "2 messages of default are due again",
-            state.sentence(),
-        );
-        let said = done(&world, &["retry", "--all"]).await;
-        assert_said(&said, "no message is due again: none matches", None);
+    for (change, obstacle) in STATES {
+        replace_app(&world, change, obstacle).await;
+        world.insert_failed("default").await;
+        world.insert_failed("default").await;
+        let report = world.run(&["retry", "--all"]).await;
+        let first = "2 messages of default are due again";
+        assert_report(&report, first, obstacle);
+        let report = world.run(&["retry", "--all"]).await;
+        assert_report(&report, "no message is due again: none matches", None);
     }
-    State::Paused.set(&world).await;
-    let (pending, failed) = (
-        world.insert(peer(json!({}))).await,
-        failed_message(&world).await,
-    );
-    let ids = [pending.to_string(), failed.to_string()];
-    let said = done(&world, &["retry", "--id", &ids[0], "--id", &ids[1]]).await;
-    let (first, rest) = said.split_once('\n').expect("lines");
+    replace_app(&world, PAUSE, Some(PAUSED)).await;
+    let pending = world.insert(peer(json!({}))).await.to_string();
+    let failed = world.insert_failed("default").await.to_string();
+    let retry = ["retry", "--id", &pending, "--id", &failed];
+    let report = world.run(&retry).await;
+    let (first, rest) = report.split_once('\n').expect("lines");
     assert_eq!(first, format!("{pending} is not sent again: it is queued"));
-    assert_said(rest, "1 message of default is due again", Some(PAUSED));
-    assert!(rest.contains(RESUME), "{rest}");
+    assert_report(rest, "1 message of default is due again", Some(PAUSED));
+    assert_contains(rest, &["; `worker resume default` ends the pause"]);
 }
 
 #[tokio::test]
 async fn cancel_prints_each_messages_state_and_may_be_repeated() {
     let world = World::new().await;
-    for state in State::ALL {
-        state.set(&world).await;
+    for (change, obstacle) in STATES {
+        replace_app(&world, change, obstacle).await;
         let id = world.insert(peer(json!({}))).await.to_string();
-        let said = done(&world, &["cancel", &id]).await;
-        assert_eq!(said, format!("{id} is cancelled: it was never sent\n"));
-        let said = done(&world, &["cancel", &id]).await;
-        assert_eq!(said, format!("{id} was cancelled already\n"));
+        for report in ["is cancelled: it was never sent", "was cancelled already"] {
+            let printed = world.run(&["cancel", &id]).await;
+            assert_eq!(printed, format!("{id} {report}\n"));
+        }
     }
     let sent = world.insert(peer(json!({}))).await;
     let sending = world.insert(peer(json!({}))).await;
@@ -225,42 +150,63 @@ async fn cancel_prints_each_messages_state_and_may_be_repeated() {
         (sending, "its state is sending"),
         (4711, "there is no such message"),
     ] {
-        let finished = run(&world, &["cancel", &id.to_string()]).await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        let said = format!("{id} is not cancelled: {phrase}");
-        assert!(finished.stdout.starts_with(&said), "{finished:?}");
+        let cancel = world.command(&["cancel", &id.to_string()]);
+        let finished = cancel.fails(1, &[]).await;
+        let report = format!("{id} is not cancelled: {phrase}");
+        assert!(finished.stdout.starts_with(&report), "{finished:?}");
     }
 }
 
 #[tokio::test]
 async fn commands_warn_of_an_app_that_no_worker_has_served() {
     let world = World::new().await;
-    failed_message(&world).await;
-    let said = done(&world, &["retry", "--app", "default"]).await;
-    let served = "  but no worker has served the app yet: start a worker\n";
-    assert_eq!(said, format!("1 message of default is due again\n{served}"));
+    world.insert_failed("default").await;
+    let report = world.run(&["retry", "--app", "default"]).await;
+    let obstacle = "no worker has served the app yet: start a worker";
+    assert_report(&report, "1 message of default is due again", Some(obstacle));
     for arguments in [
         &["pause", "default"][..],
         &["resume", "default"],
         &["limit", "default", "5"],
     ] {
-        let finished = run(&world, arguments).await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        assert_contains(&finished.stderr, &["no worker has been started yet"]);
+        let command = world.command(arguments);
+        command.fails(1, &["no worker has been started yet"]).await;
     }
 }
 
 #[tokio::test]
-async fn a_grant_may_be_repeated() {
+async fn every_command_refuses_an_unknown_app() {
     let world = World::new().await;
-    let role = format!("effects_{}", std::process::id());
-    world.execute(&format!("create role {role}")).await;
-    for _ in 0..2 {
-        let granted = done(&world, &["grant", "reader", &role]).await;
-        let expected = format!("{role} has the rights of the kind reader");
-        assert!(granted.starts_with(&expected), "{granted}");
+    world.open_lane("shop").await;
+    for arguments in [
+        &["retry", "--app", "nosuch"][..],
+        &["retry", "--app", "nosuch", "--dry-run"],
+        &["pause", "nosuch"],
+        &["resume", "nosuch"],
+        &["limit", "nosuch", "5"],
+        &["adopt", "nosuch", "--environment=tests", "--send-pending"],
+    ] {
+        let command = world.command(arguments);
+        let phrase = "there is no app 'nosuch' (the apps are: shop)";
+        command.fails(1, &[phrase]).await;
     }
-    world
-        .execute(&format!("drop owned by {role}; drop role {role}"))
-        .await;
+    // Apps with a lane or with messages exist, also if nothing matches.
+    world.insert_failed("new").await;
+    for app in ["shop", "new"] {
+        let retry = ["retry", "--app", app, "--status", "unknown"];
+        world.run(&retry).await;
+    }
+}
+
+#[tokio::test]
+async fn retry_names_messages_that_do_not_exist() {
+    let world = World::new().await;
+    let failed = world.insert_failed("default").await.to_string();
+    let retry = || world.command(&["retry", "--id", &failed, "--id", "4711"]);
+    for retry in [retry().arg("--dry-run"), retry()] {
+        let finished = retry.fails(1, &["--id names exist"]).await;
+        let missing = "4711 is not sent again: there is no such message\n1 message ";
+        assert!(finished.stdout.starts_with(missing), "{finished:?}");
+    }
+    assert_eq!(world.count("status = 'pending'").await, 1);
 }

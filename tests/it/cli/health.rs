@@ -1,4 +1,4 @@
-//! `worker health`, which asks a worker's ops server; here that is one of the test's own.
+//! `worker health`, which asks a worker's ops server. Here the test serves the responses.
 
 use std::net::SocketAddr;
 
@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket};
 
-use testkit::{Finished, Worker, assert_contains};
+use testkit::Worker;
 
-/// Serves what a worker's ops server would, until the test ends.
+/// Serves as a worker's ops server until the test ends.
 async fn serve(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -25,12 +25,8 @@ async fn serve(router: Router) -> SocketAddr {
     address
 }
 
-async fn health(address: &str, flags: &[&str]) -> Finished {
-    let command: Vec<_> = ["health"].iter().chain(flags).copied().collect();
-    Worker::new(&command)
-        .env("WORKER_OPS_ADDR", address)
-        .finish()
-        .await
+fn health(address: &str) -> Worker {
+    Worker::new(&["health"]).env("WORKER_OPS_ADDR", address)
 }
 
 #[tokio::test]
@@ -42,56 +38,41 @@ async fn a_worker_may_be_alive_and_not_ready() {
     let router = Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(unready));
-    let address = serve(router).await.to_string();
-
-    let alive = health(&address, &[]).await;
-    let found = (alive.code, &*alive.stdout);
-    assert_eq!(found, (Some(0), "alive\n"), "{alive:?}");
-
-    let ready = health(&address, &["--ready"]).await;
-    assert_eq!(ready.code, Some(1), "{ready:?}");
-    assert_eq!(
-        ready.stderr.trim_end(),
-        format!(
-            "error: http://{address}/readyz answers 503: ok   process: running; FAIL database: it can't be reached"
-        )
+    let address = serve(router).await;
+    // An address of all interfaces is asked on loopback.
+    for host in ["127.0.0.1", "0.0.0.0"] {
+        let alive = health(&format!("{host}:{}", address.port()));
+        assert_eq!(alive.succeeds().await, "alive\n");
+    }
+    let ready = health(&address.to_string()).arg("--ready");
+    let expected = format!(
+        "error: http://{address}/readyz answers 503: ok   process: running; FAIL database: it can't be reached\n"
     );
-}
-
-#[tokio::test]
-async fn a_worker_that_listens_on_all_interfaces_is_reached_on_loopback() {
-    let address = serve(Router::new().route("/healthz", get(async || "alive\n"))).await;
-    let everywhere = format!("0.0.0.0:{}", address.port());
-    let alive = health(&everywhere, &[]).await;
-    assert_eq!(alive.code, Some(0), "{alive:?}");
+    let ready = ready.fails(1, &[]).await;
+    assert_eq!(ready.stderr, expected);
 }
 
 #[tokio::test]
 async fn an_unreachable_or_silent_worker_is_named_with_its_address() {
     // A bound socket that does not listen keeps the port, and refuses connections.
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket
-        .bind("127.0.0.1:0".parse().expect("an address"))
-        .expect("a port");
+    let any_port = "127.0.0.1:0".parse().expect("an address");
+    socket.bind(any_port).expect("a port");
     let nobody = socket.local_addr().expect("its address").to_string();
-    let dead = health(&nobody, &[]).await;
-    assert_eq!(dead.code, Some(1), "{dead:?}");
     let phrase = format!("http://{nobody}/healthz can't be reached");
-    assert!(dead.stderr.contains(&phrase), "{dead:?}");
+    health(&nobody).fails(1, &[&phrase]).await;
 
     let never = get(std::future::pending::<&str>);
     let silent = serve(Router::new().route("/healthz", never)).await;
-    let silent = health(&silent.to_string(), &[]).await;
-    assert_eq!(silent.code, Some(1), "{silent:?}");
-    assert_contains(&silent.stderr, &["has not answered within 4s"]);
+    let silent = health(&silent.to_string());
+    silent.fails(1, &["has not answered within 4s"]).await;
 }
 
 #[tokio::test]
 async fn a_long_response_is_cut() {
     let long = async || "x".repeat(1024 * 1024);
     let address = serve(Router::new().route("/healthz", get(long))).await;
-    let finished = health(&address.to_string(), &[]).await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let finished = health(&address.to_string()).fails(1, &[]).await;
     assert!(finished.stderr.len() < 2_000, "{finished:?}");
 }
 
@@ -102,8 +83,6 @@ async fn an_unusable_address_is_wrong_usage() {
         ("localhost", "like 127.0.0.1:9090"),
         ("127.0.0.1:0", "for port 0"),
     ] {
-        let refused = health(address, &[]).await;
-        assert_eq!(refused.code, Some(2), "{refused:?}");
-        assert!(refused.stderr.contains(phrase), "{refused:?}");
+        health(address).fails(2, &[phrase]).await;
     }
 }

@@ -3,24 +3,18 @@
 use serde_json::{Value, json};
 
 use crate::schema::roles::Role;
-use testkit::{Finished, World, assert_contains, channel, peer};
+use testkit::{Worker, World, assert_contains, channel, peer};
 
-async fn told(world: &World, id: i64, more: &[&str]) -> Finished {
-    let mut worker = world.command(&["message", &id.to_string()]);
-    for argument in more {
-        worker = worker.arg(argument);
-    }
-    worker.finish().await
+fn message(world: &World, id: i64) -> Worker {
+    world.command(&["message", &id.to_string()])
 }
 
-async fn text(world: &World, id: i64, more: &[&str]) -> String {
-    let finished = told(world, id, more).await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    finished.stdout
+async fn text(world: &World, id: i64) -> String {
+    message(world, id).succeeds().await
 }
 
-async fn as_json(world: &World, id: i64, more: &[&str]) -> Value {
-    let text = text(world, id, &[&["--json"], more].concat()).await;
+async fn as_json(worker: Worker) -> Value {
+    let text = worker.arg("--json").succeeds().await;
     serde_json::from_str(&text).expect("JSON")
 }
 
@@ -50,9 +44,9 @@ async fn message_shows_the_whole_history_without_the_payload() {
     world.until_all_final().await;
     worker.stop().await;
 
-    let told = text(&world, sent, &[]).await;
+    let shown = text(&world, sent).await;
     assert_in_order(
-        &told,
+        &shown,
         &[
             &format!("message {sent} of app default: message_sent"),
             "alice",
@@ -70,10 +64,9 @@ async fn message_shows_the_whole_history_without_the_payload() {
             "next: nothing",
         ],
     );
-    assert!(!told.contains(payload), "{told}");
-    let told = text(&world, failed, &[]).await;
+    assert!(!shown.contains(payload), "{shown}");
     assert_in_order(
-        &told,
+        &text(&world, failed).await,
         &[
             "call 1: rejected, HTTP 400",
             "fault: the message or its destination (the API rejects the message); charged",
@@ -84,7 +77,7 @@ async fn message_shows_the_whole_history_without_the_payload() {
         ],
     );
 
-    let detail = as_json(&world, sent, &[]).await;
+    let detail = as_json(message(&world, sent)).await;
     assert_eq!(detail["status"], "message_sent");
     assert!(detail.get("payload").is_none(), "{detail}");
     let calls = detail["calls"].as_array().expect("an array");
@@ -94,7 +87,7 @@ async fn message_shows_the_whole_history_without_the_payload() {
     assert_eq!(calls[0]["fault"], "unclear");
     assert_eq!(calls[0]["charged"], false);
     assert!(calls[0]["duration_ms"].as_f64().is_some_and(|ms| ms >= 0.0));
-    let shown = as_json(&world, sent, &["--payload"]).await;
+    let shown = as_json(message(&world, sent).arg("--payload")).await;
     assert_eq!(shown["payload"], payload);
 }
 
@@ -102,9 +95,8 @@ async fn message_shows_the_whole_history_without_the_payload() {
 async fn message_shows_the_next_step_and_its_obstacle() {
     let world = World::new().await;
     let queued = world.insert(channel(json!({}))).await;
-    let scheduled = world
-        .insert(peer(json!({"due_at": "2100-01-01T00:00:00Z"})))
-        .await;
+    let later = json!({"due_at": "2100-01-01T00:00:00Z"});
+    let scheduled = world.insert(peer(later)).await;
     let sending = world.insert(peer(json!({}))).await;
     let lost = world.insert(peer(json!({}))).await;
     for (id, due) in [
@@ -113,82 +105,37 @@ async fn message_shows_the_next_step_and_its_obstacle() {
     ] {
         world
             .set_messages(&format!(
-                "claim_id = gen_random_uuid(), claimed_by = 'some-worker',
-                        due_at = clock_timestamp() {due} where id = {id}"
+                "claim_id = gen_random_uuid(), claimed_by = 'some-worker', due_at = clock_timestamp() {due} where id = {id}"
             ))
             .await;
     }
-    let next = async |id| {
-        let text = text(&world, id, &[]).await;
-        text.split_once("next: ")
-            .expect("what is next")
-            .1
-            .to_owned()
+    let assert_next = async |id, phrase: &str| {
+        let text = text(&world, id).await;
+        let (_, next) = text.split_once("next: ").expect("a next step");
+        assert_contains(next, &[phrase]);
     };
-    let unserved = next(queued).await;
-    assert_contains(&unserved, &["no worker has served the app"]);
+    assert_next(queued, "no worker has served the app").await;
     world.open_lane("default").await;
-    let waits = next(queued).await;
-    assert_contains(
-        &waits,
-        &["but no worker that serves the app is alive: start a worker"],
-    );
+    let phrase = "but no worker that serves the app is alive: start a worker";
+    assert_next(queued, phrase).await;
     world.pretend_worker("the-worker", "1", "default").await;
-    let waits = next(queued).await;
-    assert!(
-        waits.starts_with("the message is due, and waits for a free slot\n"),
-        "{waits}"
-    );
-    let waits = next(scheduled).await;
-    assert_contains(&waits, &["first call is due at 2100-01-01T00:00:00Z"]);
-    let is_sent = next(sending).await;
-    assert!(
-        is_sent.starts_with("some-worker has claimed the message"),
-        "{is_sent}"
-    );
-    let is_lost = next(lost).await;
-    assert_contains(
-        &is_lost,
-        &["some-worker recorded no outcome before its lease ended"],
-    );
-
-    for (state, phrase) in [
+    for (id, phrase) in [
+        (queued, "the message is due, and waits for a free slot\n"),
+        (scheduled, "first call is due at 2100-01-01T00:00:00Z"),
+        (sending, "some-worker has claimed the message"),
         (
-            "hold = 'unauthorized', hold_reason = 'HTTP 401', hold_since = now(), hold_until = now()",
-            "unauthorized since",
-        ),
-        (
-            "hold = null, hold_since = null, hold_until = null, retry_after_until = '2100-01-01Z'",
-            "no call before 2100-01-01T00:00:00Z, as the API asked",
-        ),
-        (
-            "paused_at = now(), paused_by = 'olga', pause_reason = 'moving house'",
-            "paused by olga",
+            lost,
+            "some-worker recorded no outcome before its lease ended",
         ),
     ] {
-        world.set_lane(state).await;
-        let waits = next(queued).await;
-        assert!(waits.contains(phrase), "{phrase:?}: {waits}");
+        assert_next(id, phrase).await;
     }
-    let detail = as_json(&world, queued, &[]).await;
+    let pause = "paused_at = now(), paused_by = 'olga', pause_reason = 'moving house'";
+    world.set_lane(pause).await;
+    assert_next(queued, "paused by olga").await;
+    let detail = as_json(message(&world, queued)).await;
     assert_eq!(detail["lane"]["pause_reason"], "moving house");
     assert_eq!(detail["waits_for"], "an operator: olga has paused the app");
-}
-
-/// Inserts a pending message whose only attempt failed by a fault.
-async fn failed_by(world: &World, fault: &str, charged: bool) -> i64 {
-    let id = world
-        .insert(peer(json!({"due_at": "2100-01-01T00:00:00Z"})))
-        .await;
-    world
-        .execute(&format!(
-            "update signaling.outbox set sent_at = now(), attempts = {charged}::int, uncharged = 1 - {charged}::int
-             where id = {id};
-             insert into signaling.attempt (message_id, attempt, sent_at, outcome, error, fault, charged, evidence, claimed_by)
-             values ({id}, 1, now(), 'transient', 'HTTP 503', '{fault}', {charged}, 'the evidence', 'worker-7')"
-        ))
-        .await;
-    id
 }
 
 #[tokio::test]
@@ -196,58 +143,61 @@ async fn message_shows_the_fault_of_a_failure_and_advice() {
     let world = World::new().await;
     world.open_lane("default").await;
     world.pretend_worker("worker-7", "1", "default").await;
-    for (fault, charged, phrases) in [
+    let later = json!({"due_at": "2100-01-01T00:00:00Z"});
+    let id = world.insert(peer(later)).await;
+    world
+        .execute(&format!(
+            "insert into signaling.attempt (message_id, attempt, sent_at, outcome, error, evidence, claimed_by)
+             values ({id}, 1, now(), 'transient', 'HTTP 503', 'the evidence', 'worker-7')"
+        ))
+        .await;
+    for (fault, charged, shown, advice) in [
         (
             "message",
             true,
-            [
-                "fault: the message or its destination",
-                "accepts messages to other destinations",
-            ],
+            "fault: the message or its destination",
+            "accepts messages to other destinations",
         ),
-        ("destination", true, ["fault: the destination", "send less"]),
+        ("destination", true, "fault: the destination", "send less"),
         (
             "worker",
             false,
-            ["fault: the worker worker-7", "credentials and its network"],
+            "fault: the worker worker-7",
+            "credentials and its network",
         ),
-        ("api", false, ["fault: the API", "-> wait"]),
+        ("api", false, "fault: the API", "-> wait"),
         (
             "budget",
             false,
-            ["fault: the app's budget of calls", "WORKER_RATE"],
+            "fault: the app's budget of calls",
+            "WORKER_RATE",
         ),
-        (
-            "unclear",
-            false,
-            ["fault: not clear", "WORKER_GIVE_UP_AFTER"],
-        ),
+        ("unclear", false, "fault: not clear", "WORKER_GIVE_UP_AFTER"),
     ] {
-        let id = failed_by(&world, fault, charged).await;
-        let told = text(&world, id, &[]).await;
-        let cost = if charged {
-            "; charged"
+        world
+            .execute(&format!(
+                "update signaling.outbox set sent_at = now(), attempts = {charged}::int, uncharged = 1 - {charged}::int;
+                 update signaling.attempt set fault = '{fault}', charged = {charged}"
+            ))
+            .await;
+        let (attempts, cost) = if charged {
+            ("1 of 10\n", "; charged")
         } else {
-            "; not charged"
+            ("0 of 10, and 1 not charged\n", "; not charged")
         };
         assert_in_order(
-            &told,
+            &text(&world, id).await,
             &[
+                attempts,
                 "call 1: transient",
-                phrases[0],
+                shown,
                 "(the evidence)",
                 cost,
                 "next: the next call is due at 2100-01-01",
                 "why:  call 1 failed",
-                phrases[1],
+                advice,
             ],
         );
-        let attempts = if charged {
-            "1 of 10\n"
-        } else {
-            "0 of 10, and 1 not charged\n"
-        };
-        assert!(told.contains(attempts), "{told}");
     }
 }
 
@@ -257,15 +207,14 @@ async fn message_shows_a_lost_claim_as_a_call() {
     let id = world.insert(peer(json!({"at_most_once": true}))).await;
     world
         .set_messages(
-            "claim_id = gen_random_uuid(), claimed_by = 'dead-worker',
-                    due_at = clock_timestamp() - interval '1 minute'",
+            "claim_id = gen_random_uuid(), claimed_by = 'dead-worker', due_at = clock_timestamp() - interval '1 minute'",
         )
         .await;
     let mut worker = world.worker().start();
     world.until_final(id).await;
     worker.stop().await;
     assert_in_order(
-        &text(&world, id, &[]).await,
+        &text(&world, id).await,
         &[
             "at most once",
             "lost, and perhaps never made, by dead-worker",
@@ -278,8 +227,8 @@ async fn message_shows_a_lost_claim_as_a_call() {
 #[tokio::test]
 async fn a_missing_message_is_an_error() {
     let world = World::new().await;
-    let command = world.command(&["message", "17"]);
-    let finished = command.fails(1, &["there is no message 17"]).await;
+    let missing = message(&world, 17);
+    let finished = missing.fails(1, &["there is no message 17"]).await;
     assert_eq!(finished.stdout, "");
 }
 
@@ -288,32 +237,29 @@ async fn a_role_without_the_right_to_payloads_sees_the_rest() {
     let mut world = World::new().await;
     world.open_lane("default").await;
     world.pretend_worker("the-worker", "1", "default").await;
-    let id = world
-        .insert(peer(json!({"payload": "secret thoughts"})))
-        .await;
+    let secret = json!({"payload": "secret thoughts"});
+    let id = world.insert(peer(secret)).await;
     let reader = Role::granted(&world, "reader").await;
     let grant = format!("grant select on signaling.outbox to {}", reader.name);
 
     world.url = reader.url;
-    let told_text = text(&world, id, &[]).await;
-    assert!(told_text.contains("waits for a free slot\n"), "{told_text}");
-    let refused = told(&world, id, &["--payload"]).await;
-    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let shown = text(&world, id).await;
+    assert_contains(&shown, &["waits for a free slot\n"]);
+    let with_payload = || message(&world, id).arg("--payload");
     let phrases = ["may not read payloads", "grant producer"];
-    assert_contains(&refused.stderr, &phrases);
+    with_payload().fails(1, &phrases).await;
 
     world.execute(&grant).await;
-    let told_text = text(&world, id, &["--payload"]).await;
-    assert!(told_text.contains("secret thoughts"), "{told_text}");
+    let shown = with_payload().succeeds().await;
+    assert_contains(&shown, &["secret thoughts"]);
 }
 
 #[tokio::test]
 async fn a_payload_is_shown_without_control_characters() {
     let world = World::new().await;
-    let id = world
-        .insert(peer(json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"})))
-        .await;
-    let told = text(&world, id, &["--payload"]).await;
-    assert!(told.contains("[2Jgrüßenext: everything"), "{told}");
-    assert!(!told.contains('\u{1b}'), "{told}");
+    let payload = json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"});
+    let id = world.insert(peer(payload)).await;
+    let shown = message(&world, id).arg("--payload").succeeds().await;
+    assert_contains(&shown, &["[2Jgrüßenext: everything"]);
+    assert!(!shown.contains('\u{1b}'), "{shown}");
 }

@@ -1,65 +1,35 @@
 //! `worker simulate`
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use testkit::{Worker, assert_contains};
 
-use testkit::{Running, Worker, assert_contains};
-
-/// Makes a request on a connection of its own, and returns the answer as it came.
-async fn request(address: &str, head: &str, body: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("connected");
-    let request = format!(
-        "{head} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.expect("written");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("read");
-    answer
-}
-
-async fn address(simulator: &Running) -> String {
-    simulator.until_printed("control").await;
-    let printed = simulator.stdout.text();
-    let line = printed
-        .lines()
-        .find(|line| line.starts_with("simulated API"))
-        .expect("its URL");
-    line.rsplit("http://")
-        .next()
-        .expect("an address")
-        .trim()
-        .to_owned()
-}
+use crate::ops::ops_client::OpsClient;
 
 #[tokio::test]
 async fn the_simulated_api_answers_and_prints_a_summary() {
-    let mut simulator = Worker::new(&[
-        "simulate",
-        "--listen",
-        "127.0.0.1:0",
-        "--fault",
-        "500:destination=flaky",
-    ])
-    .start();
-    let address = address(&simulator).await;
-    let path = "POST /dev/v2/project/app/rtm/users/alice/peer_messages?wait_for_ack=true";
+    let simulate = ["simulate", "--listen=127.0.0.1:0"];
+    let simulate = Worker::new(&simulate).arg("--fault=500:destination=flaky");
+    let mut simulator = simulate.start();
+    simulator.until_printed("control").await;
+    let printed = simulator.stdout.text();
+    let mut lines = printed.lines();
+    let line = lines.find(|line| line.starts_with("simulated API"));
+    let (_, address) = line.expect("its URL").split_once("http://").expect("a URL");
+    let api = OpsClient(address.trim().parse().expect("an address"));
+
+    let path = "/dev/v2/project/app/rtm/users/alice/peer_messages?wait_for_ack=true";
+    let json = [("content-type", "application/json")];
     for (destination, status, phrase) in [
-        ("bob", "200 OK", "message_delivered"),
-        ("offline-bob", "200 OK", "message_offline"),
-        ("flaky", "500 Internal Server Error", "failed"),
+        ("bob", 200, "message_delivered"),
+        ("offline-bob", 200, "message_offline"),
+        ("flaky", 500, "failed"),
     ] {
         let body = format!(r#"{{"destination":"{destination}","payload":"hello"}}"#);
-        let answer = request(&address, path, &body).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")),
-            "{answer}"
-        );
-        assert!(answer.contains(phrase), "{answer}");
+        let response = api.ask("POST", path, &json, &body).await;
+        assert_eq!(response.status, status, "{response:?}");
+        assert_contains(&response.body, &[phrase]);
     }
-    let ledger = request(&address, "GET /_simulator/ledger", "").await;
-    assert!(ledger.contains(r#""calls":3"#), "{ledger}");
+    let ledger = api.get("/_simulator/ledger").await.body;
+    assert_contains(&ledger, &[r#""calls":3"#]);
 
     simulator.signal("INT").await;
     assert_eq!(simulator.wait_exit().await, Some(0));

@@ -1,11 +1,8 @@
-//! Mistakes in usage and configuration: exit code 2, and a sentence that says what to do. What fails for another
-//! reason exits with 1.
+//! Mistakes in usage and configuration: exit code 2, and a sentence that says what to do. Other failures exit with 1.
 
-use std::io::Write;
+use tempfile::TempDir;
 
-use tempfile::NamedTempFile;
-
-use testkit::{Finished, Postgres, Worker};
+use testkit::{Finished, Postgres, Worker, write};
 
 const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 
@@ -16,20 +13,65 @@ fn run() -> Worker {
         .env("AGORA_API_SECRET", "hush-hush")
 }
 
-async fn refused(worker: Worker, phrases: &[&str]) -> Finished {
-    let finished = worker.fails(2, phrases).await;
+/// A command, by its words.
+fn command(words: &str) -> Worker {
+    let words: Vec<_> = words.split(' ').collect();
+    Worker::on(URL, &words)
+}
+
+/// Asserts that the command ends with this code, and that its errors have each phrase and no secret.
+async fn fails(worker: Worker, code: i32, phrases: &[&str]) -> Finished {
+    let finished = worker.fails(code, phrases).await;
     assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
     finished
 }
 
+async fn refused(worker: Worker, phrases: &[&str]) -> Finished {
+    fails(worker, 2, phrases).await
+}
+
 #[tokio::test]
-async fn a_missing_database_is_wrong_usage() {
-    for command in [&["migrate"][..], &["status"]] {
-        refused(Worker::new(command), &["set DATABASE_URL"]).await;
+async fn a_missing_or_doubled_setting_is_named() {
+    let only_app_id = command("run").env("AGORA_APP_ID", "app");
+    let url_file = run().env("DATABASE_URL_FILE", "/run/secrets/url");
+    let token = run().env("AGORA_TOKEN", "hush-hush");
+    for (worker, phrases) in [
+        (Worker::new(&["migrate"]), &["set DATABASE_URL"][..]),
+        (Worker::new(&["status"]), &["set DATABASE_URL"]),
+        (run().without_env("DATABASE_URL"), &["set DATABASE_URL"]),
+        (url_file, &["DATABASE_URL_FILE", "keep one"]),
+        (
+            command("run"),
+            &["no app is configured", "AGORA_APP_ID", "--config"],
+        ),
+        (run().without_env("AGORA_APP_ID"), &["AGORA_APP_ID"]),
+        (
+            run().without_env("AGORA_API_SECRET"),
+            &["AGORA_API_KEY needs AGORA_API_SECRET"],
+        ),
+        (
+            run().without_env("AGORA_API_KEY"),
+            &["AGORA_API_SECRET needs AGORA_API_KEY"],
+        ),
+        (
+            only_app_id,
+            &["no way to sign in", "AGORA_APP_CERTIFICATE", "_FILE"],
+        ),
+        (
+            token.env("AGORA_UID", "alice"),
+            &["more than one way to sign in"],
+        ),
+        (
+            run().env("AGORA_API_SECRET_FILE", "/run/secrets/s"),
+            &["AGORA_API_SECRET", "as a file"],
+        ),
+        (
+            run().arg("--config=/etc/apps.toml"),
+            &["configured twice", "--config"],
+        ),
+    ] {
+        refused(worker, phrases).await;
     }
-    refused(run().without_env("DATABASE_URL"), &["set DATABASE_URL"]).await;
-    let twice = run().env("DATABASE_URL_FILE", "/run/secrets/url");
-    refused(twice, &["DATABASE_URL_FILE", "keep one"]).await;
 }
 
 #[tokio::test]
@@ -45,48 +87,14 @@ async fn an_invalid_url_is_refused_without_showing_it() {
 }
 
 #[tokio::test]
-async fn a_missing_app_or_credential_names_the_settings() {
-    let nothing = Worker::on(URL, &["run"]);
-    refused(
-        nothing,
-        &["no app is configured", "AGORA_APP_ID", "--config"],
-    )
-    .await;
-    refused(run().without_env("AGORA_APP_ID"), &["AGORA_APP_ID"]).await;
-    let worker = run().without_env("AGORA_API_SECRET");
-    refused(worker, &["AGORA_API_KEY needs AGORA_API_SECRET"]).await;
-    let worker = run().without_env("AGORA_API_KEY");
-    refused(worker, &["AGORA_API_SECRET needs AGORA_API_KEY"]).await;
-    let no_way = Worker::on(URL, &["run"]).env("AGORA_APP_ID", "app");
-    refused(
-        no_way,
-        &["no way to sign in", "AGORA_APP_CERTIFICATE", "_FILE"],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn two_credentials_or_two_sources_of_a_secret_are_refused() {
-    let worker = run()
-        .env("AGORA_TOKEN", "hush-hush")
-        .env("AGORA_UID", "alice");
-    refused(worker, &["more than one way to sign in"]).await;
-    let worker = run().env("AGORA_API_SECRET_FILE", "/run/secrets/s");
-    refused(worker, &["AGORA_API_SECRET", "as a file"]).await;
-    let worker = run().arg("--config").arg("/etc/apps.toml");
-    refused(worker, &["configured twice", "--config"]).await;
-}
-
-#[tokio::test]
 async fn retry_without_a_filter_asks_for_all() {
-    let retry = |flags: &[&str]| {
-        let arguments: Vec<_> = ["retry"].iter().chain(flags).copied().collect();
-        Worker::on(URL, &arguments)
-    };
-    refused(retry(&[]), &["write --all", "--app", "--dry-run"]).await;
-    refused(retry(&["--all", "--app", "shop"]), &["--all", "--app"]).await;
-    let worker = retry(&["--all", "--status", "failed"]);
-    refused(worker, &["--all", "--status"]).await;
+    for (words, phrases) in [
+        ("retry", &["write --all", "--app", "--dry-run"][..]),
+        ("retry --all --app shop", &["--all", "--app"]),
+        ("retry --all --status failed", &["--all", "--status"]),
+    ] {
+        refused(command(words), phrases).await;
+    }
 }
 
 #[tokio::test]
@@ -138,60 +146,45 @@ async fn an_invalid_value_is_named_with_its_variable() {
 
 #[tokio::test]
 async fn an_invalid_configuration_is_named_with_its_line() {
-    let mut file = NamedTempFile::new().expect("a file");
-    writeln!(
-        file,
-        "[apps.one]\napp_id = \"1\"\napi_secrit = \"hush-hush\""
-    )
-    .expect("written");
-    let path = file.path().to_str().expect("a path").to_owned();
-    let with_config = |path: &str| Worker::on(URL, &["run", "--config", path]);
-    refused(with_config(&path), &[&path, "api_secrit", "line 3"]).await;
-
-    let mut file = NamedTempFile::new().expect("a file");
-    writeln!(file, "[apps.one]\napp_id = \"1\"\napi_key = \"hush-hush\n").expect("written");
-    let path = file.path().to_str().expect("a path").to_owned();
-    refused(with_config(&path), &[&path, "line 3"]).await;
-
-    let worker = with_config("/nowhere/apps.toml");
-    refused(worker, &["/nowhere/apps.toml", "can't be read"]).await;
-
-    let mut file = NamedTempFile::new().expect("a file");
-    writeln!(file, "[apps.one]\napp_id = \"1\"").expect("written");
-    let path = file.path().to_str().expect("a path").to_owned();
-    refused(with_config(&path), &["\"one\"", "no way to sign in"]).await;
-}
-
-#[tokio::test]
-async fn an_unknown_command_or_flag_is_wrong_usage() {
-    refused(Worker::new(&["delivver"]), &["delivver"]).await;
-    refused(run().arg("--rage=1"), &["--rage"]).await;
-    refused(Worker::new(&["dev", "--rate", "0"]), &["--rate"]).await;
-    let worker = Worker::new(&["simulate", "--fault", "explode"]);
-    refused(worker, &["explode"]).await;
-}
-
-#[tokio::test]
-async fn an_invalid_value_is_refused_with_an_example() {
-    for (arguments, phrase) in [
-        (&["cancel", "seven"][..], "write it like 200"),
-        (&["message", "seven"], "write it like 200"),
-        (&["retry", "--id", "seven"], "write it like 200"),
-        (&["retry", "--http-status", "9"], "100..=599"),
-        (&["retry", "--since", "soon"], "or a date like 2030-01-31"),
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("apps.toml");
+    let path = path.to_str().expect("a path");
+    for (lines, phrases) in [
         (
-            &["migrate", "--lock-wait", "soon"],
-            "write a number with its unit",
+            "api_secrit = \"hush-hush\"",
+            &[path, "api_secrit", "line 3"][..],
         ),
-        (
-            &["run", "--retention", "soon"],
-            "write a number with its unit",
-        ),
-        (&["run", "--rate", "many"], "write it like 200"),
-        (&["run", "--max-in-flight", "many"], "write it like 200"),
+        ("api_key = \"hush-hush", &[path, "line 3"]),
+        ("", &["\"one\"", "no way to sign in"]),
     ] {
-        let worker = Worker::on(URL, arguments);
-        let finished = refused(worker, &[phrase]).await;
+        let text = format!("[apps.one]\napp_id = \"1\"\n{lines}\n");
+        write(directory.path(), "apps.toml", &text);
+        refused(Worker::on(URL, &["run", "--config", path]), phrases).await;
+    }
+    let missing = command("run --config /nowhere/apps.toml");
+    refused(missing, &["/nowhere/apps.toml", "can't be read"]).await;
+}
+
+#[tokio::test]
+async fn an_invalid_argument_is_refused_with_an_example() {
+    let number = "write it like 200";
+    let duration = "write a number with its unit";
+    for (words, phrase) in [
+        ("delivver", "delivver"),
+        ("run --rage=1", "--rage"),
+        ("dev --rate 0", "--rate"),
+        ("simulate --fault explode", "explode"),
+        ("cancel seven", number),
+        ("message seven", number),
+        ("retry --id seven", number),
+        ("retry --http-status 9", "100..=599"),
+        ("retry --since soon", "or a date like 2030-01-31"),
+        ("migrate --lock-wait soon", duration),
+        ("run --retention soon", duration),
+        ("run --rate many", number),
+        ("run --max-in-flight many", number),
+    ] {
+        let finished = refused(command(words), &[phrase]).await;
         for library in [
             "invalid digit",
             "component",
@@ -205,57 +198,53 @@ async fn an_invalid_value_is_refused_with_an_example() {
 
 #[tokio::test]
 async fn adopt_without_a_flag_explains_both_choices() {
-    let adopt = || Worker::on(URL, &["adopt", "--environment", "tests"]);
     let both = [
         "--cancel-pending cancels them",
         "--send-pending lets the workers send them",
     ];
-    refused(adopt(), &both).await;
-    refused(adopt().arg("shop"), &both).await;
+    refused(command("adopt --environment tests"), &both).await;
+    refused(command("adopt --environment tests shop"), &both).await;
     let usage = "worker adopt [OPTIONS] <--cancel-pending|--send-pending> [APP]...";
-    let worker = adopt().arg("--cancel-pending").arg("--send-pending");
-    refused(worker, &[usage]).await;
-    let help = adopt().arg("--help").finish().await;
-    assert!(help.stdout.contains(usage), "{help:?}");
+    let two = command("adopt --environment tests --cancel-pending --send-pending");
+    refused(two, &[usage]).await;
+    let help = command("adopt --help").succeeds().await;
+    assert!(help.contains(usage), "{help}");
 }
 
 #[tokio::test]
 async fn an_unreachable_database_is_named_without_the_password() {
-    // Nothing listens on port 1.
+    // No server listens on port 1.
     let url = "postgres://app:hush-hush@127.0.0.1:1/app?sslmode=disable";
-    for worker in [Worker::on(url, &["migrate"]), Worker::on(url, &["status"])] {
-        let finished = worker.fails(1, &["127.0.0.1:1"]).await;
-        assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+    for command in ["migrate", "status"] {
+        fails(Worker::on(url, &[command]), 1, &["127.0.0.1:1"]).await;
     }
-    // The one that is to run for good waits for its database.
+    // A worker waits for its database.
     let mut waiting = run().env("DATABASE_URL", url).start();
     waiting.until_logged("startup_delayed").await;
     let line = waiting.log_line("startup_delayed");
     assert!(line.contains("127.0.0.1:1"), "{line}");
-    assert!(waiting.is_running());
     waiting.stop().await;
     assert!(!waiting.stderr.text().contains("hush-hush"));
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_not_shown() {
-    let postgres = Postgres::shared().await;
-    let port = postgres.cluster.port;
+    let port = Postgres::shared().await.cluster.port;
     let url = format!("postgres://postgres:hush-hush@127.0.0.1:{port}/postgres?sslmode=disable");
-    let finished = run()
-        .env("DATABASE_URL", &url)
-        .fails(1, &["password authentication failed"])
-        .await;
-    assert!(!finished.stderr.contains("hush-hush"), "{finished:?}");
+    let worker = run().env("DATABASE_URL", &url);
+    fails(worker, 1, &["password authentication failed"]).await;
 }
 
 #[tokio::test]
 async fn a_secret_that_can_not_be_right_is_refused_without_its_value() {
     for name in ["AGORA_API_KEY", "AGORA_API_SECRET"] {
-        let worker = run().env(name, "hush-hush\nhush-hush");
-        refused(worker, &[name, "line break"]).await;
-        for value in ["\"hush-hush\"", "hush hush", "h\u{200b}ush"] {
-            refused(run().env(name, value), &[name, "quotation mark"]).await;
+        for (value, mistake) in [
+            ("hush-hush\nhush-hush", "line break"),
+            ("\"hush-hush\"", "quotation mark"),
+            ("hush hush", "quotation mark"),
+            ("h\u{200b}ush", "quotation mark"),
+        ] {
+            refused(run().env(name, value), &[name, mistake]).await;
         }
     }
     let worker = run().env("DATABASE_URL", &format!("\"{URL}\""));

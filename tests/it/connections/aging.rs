@@ -16,8 +16,7 @@ const FAILURES: [&str; 4] = [
 
 fn assert_no_failure(worker: &Running) {
     for event in FAILURES {
-        let log = worker.stderr.text();
-        assert_eq!(worker.logged(event), 0, "{event}: {log}");
+        assert_eq!(worker.logged(event), 0, "{event}: {}", worker.stderr.text());
     }
 }
 
@@ -67,11 +66,10 @@ async fn connections_are_replaced_at_their_greatest_age_and_no_statement_fails()
     assert_eq!(worker.logged("listener_lost"), 0);
 }
 
-/// A connection is dropped after so long a silence.
-const FORGETS_AFTER: Duration = Duration::from_secs(3);
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_idle_connections_cost_no_failed_claim_and_no_late_record() {
+    /// The network drops a connection after this silence.
+    const FORGETS_AFTER: Duration = Duration::from_secs(3);
     let world = World::with(slow_api(10)).await;
     let firewall = DatabaseProxy::open(&world);
     firewall.set(Network::Forgetful(FORGETS_AFTER));

@@ -2,45 +2,46 @@
 
 use std::time::Duration;
 
-use serde_json::json;
 use simulator::{Simulator, SimulatorConfig};
 
-use testkit::{PATIENCE, World, peer};
+use testkit::{PATIENCE, Worker, World};
 
 use crate::connect_proxy::ConnectProxy;
 
-/// Sends so many messages with a pause between them, each on its own.
-async fn send_each(world: &World, pauses: &[Duration]) {
-    for (number, pause) in pauses.iter().enumerate() {
-        let payload = format!("after {pause:?}, {number}");
-        let id = world.insert(peer(json!({"payload": payload}))).await;
-        let row = world.until_final(id).await;
-        assert_eq!(row.status, "message_sent");
-        tokio::time::sleep(*pause).await;
+/// Sends messages one by one, each with a pause after it.
+async fn send_each(world: &World, pauses_ms: &[u64]) {
+    for pause_ms in pauses_ms {
+        world.assert_sends().await;
+        tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
     }
 }
 
-async fn failed_attempts(world: &World) -> i64 {
-    world.ask("select count(*) from signaling.attempt").await
+async fn assert_no_attempt_failed(world: &World) {
+    let failed: i64 = world.ask("select count(*) from signaling.attempt").await;
+    assert_eq!(failed, 0);
+}
+
+/// A worker that calls the API by a name, which this proxy resolves.
+fn worker_behind(proxy: &ConnectProxy, world: &World) -> Worker {
+    world
+        .worker()
+        .env("AGORA_BASE_URL", "http://api.test")
+        .env("http_proxy", &proxy.url())
 }
 
 #[tokio::test]
 async fn a_server_that_closes_idle_connections_after_5_s_fails_no_call() {
     let world = World::new().await;
     world.simulator.behaviour().idle_close_ms = Some(5_000);
-    // The worker must not depend on hearing of the close in time.
+    // The worker does not learn of the close in time.
     let proxy = ConnectProxy::start(world.simulator.address).await;
     proxy.hide_close();
-    let _worker = world
-        .worker()
-        .env("AGORA_BASE_URL", "http://api.test")
-        .env("http_proxy", &proxy.url())
-        .env("WORKER_REQUEST_TIMEOUT", "2s")
-        .start();
+    let worker = worker_behind(&proxy, &world).env("WORKER_REQUEST_TIMEOUT", "2s");
+    let _worker = worker.start();
     // Around the end of reuse, 4 s, and around the close, 5 s.
-    let pauses = [0, 300, 3_900, 4_000, 4_900, 4_950, 5_000, 100];
-    send_each(&world, &pauses.map(Duration::from_millis)).await;
-    assert_eq!(failed_attempts(&world).await, 0);
+    let pauses_ms = [0, 300, 3_900, 4_000, 4_900, 4_950, 5_000, 100];
+    send_each(&world, &pauses_ms).await;
+    assert_no_attempt_failed(&world).await;
     let seen = world.seen();
     assert_eq!(seen.calls, 8);
     assert!((2..8).contains(&seen.connections), "{seen:?}");
@@ -51,8 +52,8 @@ async fn a_connection_that_the_server_closes_after_its_response_is_not_used_agai
     let world = World::new().await;
     world.simulator.behaviour().closes_connections = true;
     let _worker = world.worker().start();
-    send_each(&world, &[Duration::ZERO; 5]).await;
-    assert_eq!(failed_attempts(&world).await, 0);
+    send_each(&world, &[0; 5]).await;
+    assert_no_attempt_failed(&world).await;
     let seen = world.seen();
     assert_eq!((seen.calls, seen.connections >= 5), (5, true), "{seen:?}");
 }
@@ -70,10 +71,7 @@ async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
     .expect("another simulator");
     // The proxy resolves the name: its target stands for the address in the name service.
     let proxy = ConnectProxy::start(world.simulator.address).await;
-    let _worker = world
-        .worker()
-        .env("AGORA_BASE_URL", "http://api.test")
-        .env("http_proxy", &proxy.url())
+    let _worker = worker_behind(&proxy, &world)
         .env("WORKER_CONNECTION_MAX_AGE", "2s")
         .env("WORKER_RATE", "50")
         .start();
@@ -92,7 +90,7 @@ async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
         "{last_at_us} is later than {limit_us}"
     );
     assert!(other.ledger().summary().calls > 100);
-    assert_eq!(failed_attempts(&world).await, 0);
+    assert_no_attempt_failed(&world).await;
 }
 
 #[tokio::test]
@@ -110,7 +108,7 @@ async fn a_busy_connection_is_replaced_at_its_maximum_age() {
         .until("there are new connections", PATIENCE, are_several)
         .await;
     world.until_all_final().await;
-    assert_eq!(failed_attempts(&world).await, 0);
+    assert_no_attempt_failed(&world).await;
     let seen = world.seen();
     // Five seconds, in each of which every connection is replaced once or twice.
     assert!(seen.connections < seen.calls / 2, "{seen:?}");

@@ -1,17 +1,18 @@
 //! An API behind a certificate of a private CA.
 
 use serde_json::json;
-use simulator::{SimulatorConfig, TlsFiles};
+use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
-use testkit::{World, peer, write};
+use testkit::{World, assert_contains};
 
-use crate::certificates::Authority;
+use crate::certificates::{Authority, Certified};
 
-/// A world whose API shows these files.
-async fn world(tls: TlsFiles) -> World {
+/// A world whose API shows this certificate.
+async fn world_with(certified: &Certified) -> World {
+    let directory = TempDir::new().expect("a directory");
     let world = World::with(SimulatorConfig {
-        tls: Some(tls),
+        tls: Some(certified.write(directory.path(), "server")),
         ..SimulatorConfig::default()
     })
     .await;
@@ -20,56 +21,41 @@ async fn world(tls: TlsFiles) -> World {
 }
 
 #[tokio::test]
-async fn an_api_behind_a_private_ca_is_called_where_that_is_named() {
-    let directory = TempDir::new().expect("a directory");
+async fn an_api_with_a_certificate_of_a_configured_ca_is_called() {
     let ca = Authority::new("the CA of the tests");
-    let world = world(ca.server("127.0.0.1").write(directory.path(), "server")).await;
-    let file = write(directory.path(), "ca.pem", &ca.pem());
-    let id = world.insert(peer(json!({}))).await;
-    let _worker = world
-        .worker()
-        .env("AGORA_CA_FILE", file.to_str().expect("a path"))
-        .start();
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    let world = world_with(&ca.server("127.0.0.1")).await;
+    let _worker = world.worker().file("AGORA_CA_FILE", &ca.pem()).start();
+    world.assert_sends().await;
     assert_eq!(world.seen().calls, 1);
 }
 
 #[tokio::test]
-async fn an_api_that_can_not_prove_who_it_is_gets_no_call_and_the_row_says_why() {
-    let directory = TempDir::new().expect("a directory");
+async fn an_api_without_a_trusted_certificate_gets_no_call_and_the_row_has_the_reason() {
     let ca = Authority::new("the CA of the tests");
-    let named = write(directory.path(), "ca.pem", &ca.pem());
     let other = Authority::new("another CA");
-    let other = write(directory.path(), "other.pem", &other.pem());
-    let (named, other) = (named.to_str(), other.to_str());
     let unknown = "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in AGORA_CA_FILE";
-    for (certified, ca_file, why) in [
+    let wrong_name =
+        "its certificate is not accepted: certificate not valid for name \"127.0.0.1\"";
+    for (certified, trusted, why) in [
         (ca.server("127.0.0.1"), None, unknown),
-        (ca.server("127.0.0.1"), other, unknown),
-        (
-            ca.server("api.example"),
-            named,
-            "its certificate is not accepted: certificate not valid for name \"127.0.0.1\"",
-        ),
+        (ca.server("127.0.0.1"), Some(&other), unknown),
+        (ca.server("api.example"), Some(&ca), wrong_name),
         (
             ca.expired_server("127.0.0.1"),
-            named,
+            Some(&ca),
             "its certificate is not accepted: certificate expired",
         ),
     ] {
-        let world = world(certified.write(directory.path(), "server")).await;
-        let id = world.insert(peer(json!({}))).await;
-        let worker = world.worker().env("WORKER_GIVE_UP_AFTER", "1ms");
-        let worker = match ca_file {
-            Some(path) => worker.env("AGORA_CA_FILE", path),
-            None => worker,
-        };
+        let world = world_with(&certified).await;
+        let mut worker = world.worker().env("WORKER_GIVE_UP_AFTER", "1ms");
+        if let Some(authority) = trusted {
+            worker = worker.file("AGORA_CA_FILE", &authority.pem());
+        }
         let mut worker = worker.start();
-        let row = world.until_final(id).await;
+        let (_, row) = world.deliver(json!({})).await;
         assert_eq!((row.status.as_str(), row.http_status), ("failed", None));
         assert_eq!(row.attempts, 0, "the message is not at fault");
-        let error = row.error.expect("an error");
-        assert!(error.contains(why), "{error}");
+        assert_contains(&row.error.expect("an error"), &[why]);
         assert_eq!(world.seen().calls, 0);
         worker.stop().await;
     }
@@ -77,21 +63,12 @@ async fn an_api_that_can_not_prove_who_it_is_gets_no_call_and_the_row_says_why()
 
 #[tokio::test]
 async fn a_ca_file_without_a_certificate_is_a_mistake_of_configuration() {
-    let directory = TempDir::new().expect("a directory");
+    let world = World::new().await;
     let key = Authority::new("a CA").server("127.0.0.1").key;
-    let key = write(directory.path(), "key.pem", &key);
-    let missing = directory.path().join("missing.pem");
-    for (file, why) in [
-        (&key, "no certificate in PEM form"),
-        (&missing, "No such file"),
-    ] {
-        let file = file.to_str().expect("a path");
-        let world = World::new().await;
-        let finished = world.worker().env("AGORA_CA_FILE", file).finish().await;
-        assert_eq!(finished.code, Some(2), "{finished:?}");
-        assert!(
-            finished.stderr.contains(file) && finished.stderr.contains(why),
-            "{finished:?}"
-        );
-    }
+    let no_certificate = world.worker().file("AGORA_CA_FILE", &key);
+    let missing = "/nowhere/ca.pem";
+    let no_file = world.worker().env("AGORA_CA_FILE", missing);
+    let phrase = "can't be used: it has no certificate in PEM form";
+    no_certificate.fails(2, &[phrase]).await;
+    no_file.fails(2, &[missing, "No such file"]).await;
 }

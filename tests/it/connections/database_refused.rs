@@ -7,34 +7,25 @@ use testkit::{Postgres, Worker, write};
 
 use crate::certificates::Authority;
 
-/// Runs commands that can't connect, and returns what they said.
+/// Asserts that no command connects, and that each one says why.
 async fn refused(url: &str, why: &str) {
     for command in ["status", "run", "migrate"] {
-        let finished = Worker::on(url, &[command]).with_app().finish().await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
-        let said = &finished.stderr;
-        assert!(
-            said.contains("can't be used: ") && said.contains(why),
-            "{why:?} is missing: {said}"
-        );
-        assert_no_password(url, &format!("{}{said}", finished.stdout));
+        let command = Worker::on(url, &[command]).with_app();
+        let finished = command.fails(1, &["can't be used: ", why]).await;
+        assert_no_password(url, &(finished.stdout + &finished.stderr));
     }
 }
 
 #[tokio::test]
-async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_right() {
+async fn a_database_without_a_trusted_certificate_is_refused_with_advice() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
-    write(
-        tls.directory.path(),
-        "other.pem",
-        &Authority::new("another CA").pem(),
-    );
-    // A CA that was made anew: the name is the same, the key is not.
-    write(
-        tls.directory.path(),
-        "anew.pem",
-        &Authority::new("the CA of the tests").pem(),
-    );
+    // A CA that was made anew has the same name and another key.
+    for (file, name) in [
+        ("other.pem", "another CA"),
+        ("anew.pem", "the CA of the tests"),
+    ] {
+        write(tls.directory.path(), file, &Authority::new(name).pem());
+    }
     let url = tls.postgres.migrated_database().await;
     let with_ca = |mode: &str, ca: &str| format!("sslmode={mode}&sslrootcert={}", tls.path(ca));
     let unknown = "its certificate is signed by no CA that is trusted here: name the file with the CA's certificate in sslrootcert of DATABASE_URL";
@@ -62,7 +53,6 @@ async fn a_database_that_can_not_prove_who_it_is_is_refused_with_what_to_put_rig
         let url = Encrypted::url(&url, host, &query);
         Worker::on(&url, &["status"]).succeeds().await;
     }
-    tls.stop().await;
 }
 
 #[tokio::test]
@@ -70,7 +60,6 @@ async fn a_database_with_an_expired_certificate_or_without_tls_is_refused() {
     let expired = Encrypted::start(|ca| ca.expired_server("localhost")).await;
     let url = expired.verified(&expired.postgres.migrated_database().await);
     refused(&url, "its certificate is not accepted: certificate expired").await;
-    expired.stop().await;
 
     let bare = Postgres::shared().await.migrated_database().await;
     for mode in ["require", "verify-ca", "verify-full"] {
@@ -85,25 +74,19 @@ async fn a_file_that_can_not_be_used_is_named_before_anything_is_sent() {
     let ca = Authority::new("a CA");
     let client = ca.client("somebody").write(directory.path(), "client");
     let (certificate, key) = (client.certificate.display(), client.key.display());
-    let missing = directory.path().join("missing.pem");
-    let missing = missing.display();
-    for (query, phrases) in [
-        (
-            format!("sslrootcert={missing}"),
-            ["sslrootcert names", "No such file"],
-        ),
-        (
-            format!("sslcert={missing}&sslkey={key}"),
-            ["sslcert names", "No such file"],
-        ),
+    let missing = "/nowhere/missing.pem";
+    for (query, phrase) in [
+        (format!("sslrootcert={missing}"), "sslrootcert names"),
+        (format!("sslcert={missing}&sslkey={key}"), "sslcert names"),
         (
             format!("sslcert={certificate}&sslkey={missing}"),
-            ["sslkey names", "No such file"],
+            "sslkey names",
         ),
     ] {
         // No server listens at this address.
         let url = format!("postgres://postgres:unsaid@127.0.0.1:1/app?sslmode=verify-full&{query}");
-        let finished = Worker::on(&url, &["status"]).fails(2, &phrases).await;
+        let status = Worker::on(&url, &["status"]);
+        let finished = status.fails(2, &[phrase, "No such file"]).await;
         assert_no_password(&url, &finished.stderr);
     }
 }

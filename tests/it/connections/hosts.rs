@@ -1,11 +1,8 @@
 //! A database with several hosts, and parameters in the variables of libpq.
 
-use std::time::Duration;
-
-use serde_json::json;
 use tokio::net::TcpListener;
 
-use testkit::{Postgres, Worker, World, assert_contains, peer, slow_api};
+use testkit::{Postgres, Worker, World, assert_contains, slow_api};
 
 /// The parts of a URL of the tests: user, password, host and port, database.
 fn parts(url: &str) -> [String; 4] {
@@ -17,17 +14,6 @@ fn parts(url: &str) -> [String; 4] {
     [user, password, address, database].map(str::to_owned)
 }
 
-/// Gives both servers the same login, as a primary and its standby have it. Returns a URL of it.
-async fn same_login(worlds: [&World; 2]) -> String {
-    for world in worlds {
-        world
-            .execute("create role of_both superuser login password 'the-same'")
-            .await;
-    }
-    let [_, _, address, database] = parts(&worlds[0].url);
-    format!("postgres://of_both:the-same@{address}/{database}")
-}
-
 /// The URL with another list of hosts, and with more parameters.
 fn on_hosts(url: &str, hosts: &str, parameters: &str) -> String {
     let [user, password, _, database] = parts(url);
@@ -36,6 +22,11 @@ fn on_hosts(url: &str, hosts: &str, parameters: &str) -> String {
 
 fn status(url: &str) -> Worker {
     Worker::on(url, &["status"])
+}
+
+/// The output of a check without an app, which fails.
+async fn check(url: &str) -> String {
+    Worker::on(url, &["check"]).fails(1, &[]).await.stdout
 }
 
 #[tokio::test]
@@ -54,9 +45,7 @@ async fn a_host_that_refuses_or_says_nothing_is_passed_over() {
         status(&url).succeeds().await;
     }
     let url = on_hosts(&world.url, &format!("127.0.0.1:1,{address}"), "");
-    let check = Worker::on(&url, &["check"]);
-    let text = check.finish().await.stdout;
-    assert!(text.contains("warn  hosts"), "{text}");
+    assert_contains(&check(&url).await, &["warn  hosts"]);
     let url = on_hosts(&world.url, "127.0.0.1:1,no-such-host.invalid", "");
     status(&url)
         .fails(1, &["127.0.0.1:1: ", "no-such-host.invalid:5432: "])
@@ -69,19 +58,21 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
     let (one, mut two) = (Postgres::start().await, Postgres::start().await);
     let first = World::on(&one, slow_api(0)).await;
     let second = World::on(&two, slow_api(0)).await;
-    let login = same_login([&first, &second]).await;
+    // A primary and its standby have the same login.
+    for world in [&first, &second] {
+        world
+            .execute("create role of_both superuser login password 'the-same'")
+            .await;
+    }
     let [_, _, first_address, database] = parts(&first.url);
     let [_, _, second_address, other_database] = parts(&second.url);
     assert_eq!(database, other_database);
-    let hosts = format!("{first_address},{second_address}");
-    let url = on_hosts(&login, &hosts, "&connect_timeout=2");
+    let url = format!(
+        "postgres://of_both:the-same@{first_address},{second_address}/{database}?sslmode=disable&connect_timeout=2"
+    );
     let worker = first.worker().env("DATABASE_URL", &url);
     let mut worker = worker.env("WORKER_REQUEST_TIMEOUT", "1s").start();
-    let delivered_by = async |world: &World| {
-        let id = world.insert(peer(json!({}))).await;
-        assert_eq!(world.until_final(id).await.status, "message_sent");
-    };
-    delivered_by(&first).await;
+    first.assert_sends().await;
 
     // A standby has the lane, too.
     let mut other = second.worker().start();
@@ -92,11 +83,10 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
         .execute("alter system set default_transaction_read_only = on")
         .await;
     first.execute("select pg_reload_conf()").await;
-    delivered_by(&second).await;
-    let check = Worker::on(&url, &["check"]);
-    let text = check.finish().await.stdout;
+    second.assert_sends().await;
     let states = format!("{first_address} takes no writes; {second_address} takes writes");
-    assert_contains(&text, &[&states, &format!("at {second_address}, ")]);
+    let serves = format!("at {second_address}, ");
+    assert_contains(&check(&url).await, &[&states, &serves]);
 
     // The second dies, and the first takes writes again.
     two.cluster.crash().await.expect("down");
@@ -105,22 +95,10 @@ async fn a_worker_follows_the_server_that_takes_writes_and_back() {
         .await;
     first.execute("select pg_reload_conf()").await;
     first
-        .until(
-            "the first takes writes",
-            Duration::from_secs(10),
-            async || {
-                !first
-                    .ask::<bool>("select current_setting('default_transaction_read_only')::boolean")
-                    .await
-            },
-        )
+        .until_true("select not current_setting('default_transaction_read_only')::boolean")
         .await;
-    delivered_by(&first).await;
+    first.assert_sends().await;
     worker.stop().await;
-    for (world, postgres) in [(first, one), (second, two)] {
-        world.pool.close().await;
-        postgres.cluster.stop().await.expect("stopped");
-    }
 }
 
 #[tokio::test]
@@ -141,19 +119,15 @@ async fn a_database_is_named_by_the_variables_of_libpq_alone() {
             .env("PGAPPNAME", "named-by-a-variable")
             .env("PGOPTIONS", "-c work_mem=7MB")
     };
-    let finished = command(&["status"]).finish().await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    let id = world.insert(peer(json!({}))).await;
+    command(&["status"]).succeeds().await;
     let mut worker = command(&["run"]).start();
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.assert_sends().await;
     let sessions: i64 = world
         .ask("select count(*) from pg_stat_activity where application_name = 'named-by-a-variable'")
         .await;
     assert!(sessions > 0);
     worker.stop().await;
-    let nothing = command(&["status"]);
-    let nothing = ["PGHOST", "PGDATABASE"]
-        .into_iter()
-        .fold(nothing, Worker::without_env);
-    nothing.fails(2, &["no database is given"]).await;
+    let status = command(&["status"]).without_env("PGHOST");
+    let without_database = status.without_env("PGDATABASE");
+    without_database.fails(2, &["no database is given"]).await;
 }

@@ -9,24 +9,15 @@ use tempfile::TempDir;
 
 use super::database_tls::{CERTIFIED_USER, Encrypted};
 use crate::schema::roles::Role;
-use testkit::{PgBouncer, Postgres, Running, Worker, World, log_lines, peer, slow_api, write};
+use testkit::{
+    PgBouncer, Postgres, Running, Worker, World, assert_contains, log_lines, peer, slow_api, write,
+};
 
 const NEW_PASSWORD: &str = "rotated-secret";
 
 /// `worker run` with the usual app, and the database from somewhere else.
 fn worker(world: &World) -> Worker {
     world.worker().without_env("DATABASE_URL")
-}
-
-/// Replaces a role's password, and ends its sessions.
-async fn rotate(world: &World, role: &Role) {
-    world
-        .execute(&format!(
-            "alter role {} password '{NEW_PASSWORD}'",
-            role.name
-        ))
-        .await;
-    end_sessions(world, &role.name).await;
 }
 
 async fn end_sessions(world: &World, role: &str) {
@@ -46,29 +37,25 @@ async fn survives_a_rotation(
     new: &str,
 ) {
     world.until_accepted(50).await;
-    rotate(world, role).await;
+    let name = &role.name;
+    let rotate = format!("alter role {name} password '{NEW_PASSWORD}'");
+    world.execute(&rotate).await;
+    end_sessions(world, name).await;
     worker.until_logged("database_login_refused").await;
     let line = worker.log_line("database_login_refused");
-    assert!(line.contains("put the right password into"), "{line}");
-    assert!(
-        world.count("status = 'pending'").await > 0,
-        "all were sent before"
-    );
+    assert_contains(&line, &["put the right password into"]);
+    let pending = world.count("status = 'pending'").await;
+    assert!(pending > 0, "all were sent before");
     fs::write(file, new).expect("written");
     world.until_all_final().await;
     assert!(worker.is_running());
     assert_eq!(world.count("status = 'message_sent'").await, 1_000);
     worker.stop().await;
-    let log = worker.stderr.text();
     // Each new connection of four pools is refused meanwhile.
-    assert!(
-        log_lines(&log, "database_login_refused").len() <= 3,
-        "{log}"
-    );
-    assert!(
-        !log.contains(NEW_PASSWORD) && !log.contains("secret@"),
-        "{log}"
-    );
+    let log = worker.stderr.text();
+    assert!(worker.logged("database_login_refused") <= 3, "{log}");
+    let is_shown = log.contains(NEW_PASSWORD) || log.contains("secret@");
+    assert!(!is_shown, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,29 +123,31 @@ async fn a_file_of_the_url_that_is_being_replaced_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_login_that_a_pooler_refuses_is_told_of_with_what_to_do() {
+async fn a_login_that_a_pooler_refuses_is_logged_with_advice() {
     let world = World::new().await;
     let pooler = PgBouncer::start(Postgres::shared().await, "").await;
     let url = pooler.url(&world.url);
-    let (_, rest) = url.split_once('@').expect("a host");
-    let url = format!("postgres://postgres:wrong@{rest}");
+    let (_, server) = url.split_once('@').expect("a host");
+    let url = format!("postgres://postgres:wrong@{server}");
     for worker in [world.command(&["status"]), world.worker()] {
-        let finished = worker.env("DATABASE_URL", &url).finish().await;
-        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let finished = worker.env("DATABASE_URL", &url).fails(1, &[]).await;
         let lines = log_lines(&finished.stderr, "database_login_refused");
         assert_eq!(lines.len(), 1, "{finished:?}");
-        assert!(lines[0].contains("start the worker again"), "{finished:?}");
+        assert_contains(lines[0], &["start the worker again"]);
     }
 }
 
 #[tokio::test]
 async fn a_replaced_client_certificate_is_read_for_the_next_connection() {
     let tls = Encrypted::start(|ca| ca.server("localhost")).await;
-    let (world, _) = tls.certified_world().await;
+    let (world, without_certificate) = tls.certified_world().await;
+    Worker::on(&without_certificate, &["status"])
+        .fails(1, &["valid client certificate"])
+        .await;
     let replace = |name: &str| tls.ca.client(name).write(tls.directory.path(), "client");
     replace(CERTIFIED_USER);
     let mut worker = world.worker().start();
-    worker.until_logged("worker_started").await;
+    world.assert_sends().await;
 
     replace("another");
     end_sessions(&world, CERTIFIED_USER).await;
@@ -167,6 +156,4 @@ async fn a_replaced_client_certificate_is_read_for_the_next_connection() {
     replace(CERTIFIED_USER);
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
-    world.pool.close().await;
-    tls.stop().await;
 }

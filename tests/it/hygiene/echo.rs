@@ -1,6 +1,7 @@
 //! A gateway that repeats the request in every encoding and in every field that the worker stores.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::markers::{Marker, assert_silent, marker, shown};
 use super::raw_api::{RawApi, RawRequest};
-use testkit::{API_KEY, API_SECRET, World, peer};
+use testkit::{API_KEY, API_SECRET, Worker, World, assert_contains, peer};
 
 const PAYLOAD: &str = "the \"Löwe\" of line one,\nand the tiger of line two: 918273645546372819";
 const TOKEN: &str = "007eJxTYPj3Zt5qAAg9182736455Token";
@@ -37,11 +38,9 @@ fn pieces(request: &RawRequest) -> Vec<String> {
         .lines()
         .filter_map(|line| line.split_once(": "))
         .filter(|(name, _)| ["authorization", "x-agora-token"].contains(name));
-    let mut pieces = vec![
-        request.body.clone(),
-        payload.to_owned(),
-        payload[..32].to_owned(),
-    ];
+    let mut pieces = [&request.body, payload, &payload[..32]]
+        .map(str::to_owned)
+        .to_vec();
     for (_, value) in headers {
         pieces.push(value.to_owned());
         if let Some(pair) = value.strip_prefix("Basic ") {
@@ -104,68 +103,52 @@ fn answers(request: &RawRequest, status: u16) -> Vec<String> {
     answers
 }
 
-/// Sends messages to the gateway, and asserts that no row, log or report shows a marker.
-async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
+/// Sends messages to the gateway, and asserts that no row, log or report shows the payload or a secret.
+async fn assert_no_echo(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     let world = World::new().await;
-    let said = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let api = {
-        let said = std::sync::Arc::clone(&said);
-        RawApi::start(move |request, mut stream: TcpStream| {
-            let answers = answers(&request, status);
-            let turn = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            let answer = answers[turn % answers.len()].clone();
-            said.lock().expect("whole").push_str(&answer);
-            async move {
-                stream.write_all(answer.as_bytes()).await.ok();
-            }
-        })
-        .await
-    };
-    let mut worker = world
+    let (said, next) = (Arc::<Mutex<String>>::default(), AtomicUsize::new(0));
+    let all_said = Arc::clone(&said);
+    let api = RawApi::start(move |request, mut stream: TcpStream| {
+        let answers = answers(&request, status);
+        let turn = next.fetch_add(1, Ordering::SeqCst);
+        let answer = answers[turn % answers.len()].clone();
+        all_said.lock().expect("whole").push_str(&answer);
+        async move {
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    })
+    .await;
+    let worker = world
         .worker_without_app()
         .env("AGORA_APP_ID", "echo")
         .env("AGORA_BASE_URL", &api.url)
         .env("WORKER_LOG", "trace");
-    for (name, value) in sign_in {
-        worker = worker.env(name, value);
-    }
-    let mut worker = worker.start();
+    let sign = |worker: Worker, (name, value): &(&str, &str)| worker.env(name, value);
+    let mut worker = sign_in.iter().fold(worker, sign).start();
 
-    let count = answers(
-        &RawRequest {
-            head: format!(
-                "authorization: Basic {}",
-                STANDARD.encode(format!("{API_KEY}:{API_SECRET}"))
-            ),
-            body: json!({ "payload": PAYLOAD }).to_string(),
-        },
-        status,
-    )
-    .len();
-    for turn in 0..count {
-        // Each response needs its own message. A 401 holds the lane, which retries one message.
-        world
-            .insert(peer(
-                json!({"payload": PAYLOAD, "max_attempts": 1, "dedupe_key": turn.to_string()}),
-            ))
-            .await;
-        if status == 401 {
-            break;
-        }
-    }
-    if status == 401 {
-        world
-            .until_true("select exists (select from signaling.lane where hold_reason is not null)")
-            .await;
+    let pair = STANDARD.encode(format!("{API_KEY}:{API_SECRET}"));
+    let request = RawRequest {
+        head: format!("authorization: Basic {pair}"),
+        body: json!({ "payload": PAYLOAD }).to_string(),
+    };
+    // Each response needs its own message. A 401 holds the lane, which retries one message.
+    let is_held = status == 401;
+    let messages = if is_held {
+        1
     } else {
-        world
-            .until("all are final", Duration::from_secs(60), async || {
-                world.count("status = 'pending'").await == 0
-            })
-            .await;
+        answers(&request, status).len()
+    };
+    for turn in 0..messages {
+        let message =
+            json!({"payload": PAYLOAD, "max_attempts": 1, "dedupe_key": turn.to_string()});
+        world.insert(peer(message)).await;
     }
-    let status_shown = world.command(&["status", "--json"]).finish().await;
+    if is_held {
+        world.until_lane("hold_reason is not null").await;
+    } else {
+        world.until_all_final().await;
+    }
+    let report = world.run(&["status", "--json"]).await;
     worker.stop().await;
 
     let mut markers = vec![
@@ -173,7 +156,7 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
         marker("the payload's second line", &PAYLOAD[25..]),
         marker("the payload's number", "918273645546372819"),
     ];
-    markers.extend(secrets.iter().map(|m| marker(m.name, m.text.clone())));
+    markers.extend_from_slice(secrets);
     let kept: String = world
         .ask(
             "select coalesce(string_agg(concat_ws(' ', error, request_id), E'\\n'), '') || E'\\n'
@@ -188,39 +171,27 @@ async fn echoed(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
             .await;
         assert_eq!(found, 0);
     } else {
-        assert!(kept.contains("not kept: it may repeat"), "{kept}");
+        assert_contains(&kept, &["not kept: it may repeat"]);
     }
     assert_silent("the database", &kept, &markers);
     assert_silent("the log", &worker.stderr.text(), &markers);
-    assert_silent("worker status", &status_shown.stdout, &markers);
+    assert_silent("worker status", &report, &markers);
     // The gateway did repeat each marker.
     let said = said.lock().expect("whole").clone();
-    for marker in markers {
-        assert!(
-            shown(&said, std::slice::from_ref(&marker)).is_some(),
-            "{}",
-            marker.name
-        );
+    for marker in &markers {
+        let is_said = shown(&said, std::slice::from_ref(marker)).is_some();
+        assert!(is_said, "{}", marker.name);
     }
 }
 
-fn basic() -> ([(&'static str, &'static str); 2], [Marker; 2]) {
-    (
-        [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET", API_SECRET)],
-        [marker("the key", API_KEY), marker("the secret", API_SECRET)],
-    )
-}
+const BASIC: [(&str, &str); 2] = [("AGORA_API_KEY", API_KEY), ("AGORA_API_SECRET", API_SECRET)];
 
 #[tokio::test]
-async fn the_worker_stores_no_echo_in_an_error() {
-    let (sign_in, secrets) = basic();
-    echoed(400, &sign_in, &secrets).await;
-}
-
-#[tokio::test]
-async fn the_worker_stores_no_echo_in_a_success() {
-    let (sign_in, secrets) = basic();
-    echoed(200, &sign_in, &secrets).await;
+async fn the_worker_stores_no_echo_in_an_error_or_a_success() {
+    let secrets = [marker("the key", API_KEY), marker("the secret", API_SECRET)];
+    for status in [400, 200] {
+        assert_no_echo(status, &BASIC, &secrets).await;
+    }
 }
 
 #[tokio::test]
@@ -231,12 +202,11 @@ async fn the_worker_stores_no_echo_of_a_token() {
             ("AGORA_UID", "alice"),
             ("AGORA_TOKEN_HEADERS", headers),
         ];
-        echoed(400, &sign_in, &[marker("the token", TOKEN)]).await;
+        assert_no_echo(400, &sign_in, &[marker("the token", TOKEN)]).await;
     }
 }
 
 #[tokio::test]
 async fn the_worker_stores_no_echo_as_the_reason_of_a_hold() {
-    let (sign_in, _) = basic();
-    echoed(401, &sign_in, &[]).await;
+    assert_no_echo(401, &BASIC, &[]).await;
 }

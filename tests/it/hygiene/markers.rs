@@ -5,6 +5,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// A text that no output may contain, with a name for the error.
+#[derive(Clone)]
 pub(super) struct Marker {
     pub(super) name: &'static str,
     pub(super) text: String,

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use testkit::{APP_ID, PATIENCE, World, until};
+use testkit::{PATIENCE, until};
 
 pub(super) struct RawRequest {
     pub(super) head: String,
@@ -65,14 +65,6 @@ impl RawApi {
             self.open.load(Ordering::SeqCst) == 0
         })
         .await;
-    }
-
-    /// A worker that calls this API.
-    pub(super) fn worker(&self, world: &World) -> testkit::Worker {
-        world
-            .worker()
-            .env("AGORA_APP_ID", APP_ID)
-            .env("AGORA_BASE_URL", &self.url)
     }
 }
 

@@ -38,10 +38,8 @@ fn the_packages_and_lock_files_name_this_version() {
         ),
         ("fuzz/Cargo.lock", locked),
     ] {
-        assert!(
-            text(path).contains(&line),
-            "{path} does not contain {line:?}"
-        );
+        let is_named = text(path).contains(&line);
+        assert!(is_named, "{path} does not contain {line:?}");
     }
 }
 
@@ -59,17 +57,14 @@ fn keda_query() -> String {
 async fn a_readers_keda_query_counts_the_backlog_in_hours_of_the_limit() {
     let world = World::new().await;
     let reader = Role::granted(&world, "reader").await;
-    let mut reader = sqlx::PgConnection::connect(&reader.url)
-        .await
-        .expect("connected");
+    let reader = sqlx::PgConnection::connect(&reader.url).await;
+    let mut reader = reader.expect("connected");
     let query = keda_query();
-    let mut hours = async || -> f64 { ask(&mut reader, &query.clone()).await };
-    world
-        .execute("select signaling.open_lane('default', 100)")
-        .await;
+    let mut hours = async || -> f64 { ask(&mut reader, &query).await };
+    world.open_lane("default").await;
     assert_eq!(hours().await.to_bits(), 0_f64.to_bits());
 
-    // Not counted yet: above zero, so that the first worker starts.
+    // An uncounted backlog is above zero, so that the first worker starts.
     world.insert(peer(serde_json::json!({}))).await;
     let uncounted = hours().await;
     assert!(uncounted > 0.0 && uncounted < 0.1, "{uncounted}");

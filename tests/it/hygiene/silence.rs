@@ -1,14 +1,13 @@
 //! No output shows a payload or a secret. The tests search logs, reports and rows of runs with many faults.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::json;
 use simulator::Credential;
 
 use super::markers::{Marker, assert_silent, marker};
-use testkit::{APP_ID, Finished, Worker, World, channel, peer};
+use testkit::{APP_ID, Finished, Worker, World, assert_contains, channel, peer, write};
 
 const PAYLOAD: &str = "Zebra \"Größe\" 7364528190 of nobody else";
 const KEY: &str = "Kq7ZebraKey918273";
@@ -49,29 +48,26 @@ fn accept_all(world: &World) {
     ];
 }
 
-/// A configuration file with an app for each kind of credentials. Some secrets are in their own files.
-fn configuration(directory: &std::path::Path) -> PathBuf {
-    let file = |name: &str, text: &str| {
-        let path = directory.join(name);
-        fs::write(&path, text).expect("written");
-        path.display().to_string()
-    };
-    let secret = file("secret", SECRET);
-    let token = file("token", TOKEN);
-    let text = format!(
+/// A configuration with an app for each kind of credentials. Some secrets are in their own files.
+fn configuration(directory: &Path) -> String {
+    let (secret, token) = (
+        write(directory, "secret", SECRET),
+        write(directory, "token", TOKEN),
+    );
+    let (secret, token) = (secret.display(), token.display());
+    format!(
         "[apps.basic]\napp_id = \"{APP_ID}\"\napi_key = \"{KEY}\"\napi_secret_file = \"{secret}\"\n
          [apps.given]\napp_id = \"given\"\ntoken_file = \"{token}\"\nuid = \"alice\"\n
          [apps.made]\napp_id = \"made\"\napp_certificate = \"{CERTIFICATE}\"\n"
-    );
-    PathBuf::from(file("apps.toml", &text))
+    )
 }
 
 const APPS: [&str; 3] = ["basic", "given", "made"];
 
-/// Faults, each for one destination.
-fn faults() -> Vec<String> {
+/// Sets faults, each for one destination.
+fn set_faults(world: &World) {
     let echo = json!({"result": "failed", "payload": PAYLOAD, "reason": format!("can't send {PAYLOAD:?}")});
-    [
+    world.set_faults(&[
         "401:count=1,destination=f401",
         "429:destination=f429,first_calls=1",
         "500:destination=f500",
@@ -80,14 +76,9 @@ fn faults() -> Vec<String> {
         "hang:destination=hang",
         "garbage:destination=garbage",
         "half_body:destination=half",
-    ]
-    .map(str::to_owned)
-    .into_iter()
-    .chain([
-        format!("400:destination=echo,body={echo}"),
-        format!("500:destination=text,body={PAYLOAD}"),
-    ])
-    .collect()
+        &format!("400:destination=echo,body={echo}"),
+        &format!("500:destination=text,body={PAYLOAD}"),
+    ]);
 }
 
 /// A trigger that raises payloads in warnings and errors, and refuses each record.
@@ -110,15 +101,11 @@ async fn a_run_with_every_fault_shows_no_secret_and_no_payload() {
         let directory = tempfile::tempdir().expect("a directory");
         let markers = markers(&world);
         accept_all(&world);
-        let faults = faults();
-        world.set_faults(&faults.iter().map(String::as_str).collect::<Vec<_>>());
+        set_faults(&world);
         let mut worker = world
-            .command(&["run", "--config"])
-            .arg(configuration(directory.path()).to_str().expect("a path"))
-            .env("AGORA_BASE_URL", &world.simulator.base_url())
+            .worker_without_app()
+            .file("WORKER_CONFIG", &configuration(directory.path()))
             .env("WORKER_REQUEST_TIMEOUT", "500ms")
-            .env("WORKER_RETRY_BASE", "50ms")
-            .env("WORKER_RETRY_CAP", "200ms")
             // A message that fails alone at the end is not charged.
             .env("WORKER_GIVE_UP_AFTER", "10s")
             .env("WORKER_LOG", "trace,sqlx::postgres::notice=trace")
@@ -155,12 +142,12 @@ async fn a_run_with_every_fault_shows_no_secret_and_no_payload() {
             .until_true("select hold is not null from signaling.lane where app = 'basic'")
             .await;
         worker.until_logged("lane_held").await;
-        let shown = world.command(&["status", "--json"]).finish().await;
+        let report = world.run(&["status", "--json"]).await;
         worker.stop().await;
 
         assert_silent("the log", &worker.stderr.text(), &markers);
         assert_eq!(worker.stdout.text(), "");
-        assert_silent("worker status", &shown.stdout, &markers);
+        assert_silent("worker status", &report, &markers);
         let kept: String = world
             .ask(
                 "select coalesce((select string_agg(concat_ws(' ', error, request_id, claimed_by), E'\\n') from signaling.outbox), '')
@@ -168,20 +155,20 @@ async fn a_run_with_every_fault_shows_no_secret_and_no_payload() {
                      || coalesce((select string_agg(lane::text, E'\\n') from signaling.lane), '')",
             )
             .await;
-        assert!(
-            kept.contains("HTTP 400") && kept.contains("not kept"),
-            "{kept}"
-        );
+        assert_contains(&kept, &["HTTP 400", "not kept"]);
         assert_silent("the database", &kept, &markers);
         // The worker did send the payload.
         assert!(world.calls_of(PAYLOAD).len() > 30);
     }
 }
 
-fn assert_refused(finished: &Finished, code: i32, markers: &[Marker]) {
+/// Asserts that the command ends with this code and shows no secret.
+async fn ends_silently(command: Worker, code: i32, markers: &[Marker]) -> Finished {
+    let finished = command.finish().await;
     assert_eq!(finished.code, Some(code), "{finished:?}");
     assert_silent("standard error", &finished.stderr, markers);
     assert_silent("standard output", &finished.stdout, markers);
+    finished
 }
 
 #[tokio::test]
@@ -189,7 +176,7 @@ async fn a_command_at_level_trace_shows_no_secret() {
     let world = World::new().await;
     for command in ["migrate", "status"] {
         let command = world.command(&[command]).env("WORKER_LOG", "trace");
-        assert_refused(&command.finish().await, 0, &markers(&world));
+        ends_silently(command, 0, &markers(&world)).await;
     }
 }
 
@@ -197,56 +184,40 @@ async fn a_command_at_level_trace_shows_no_secret() {
 async fn an_error_in_the_settings_is_reported_without_a_secret() {
     let world = World::new().await;
     let markers = markers(&world);
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("apps.toml");
-    for text in [
-        format!("[apps.a]\napp_id = \"a\"\napi_key = \"{KEY}\"\napi_secret = \"{SECRET}"),
-        format!("[apps.a]\napp_id = \"a\"\napi_secrit = \"{SECRET}\""),
-        format!("[apps.a]\napp_id = \"a\"\n{SECRET} = \"x\""),
-        format!("[apps.a]\napp_id = \"a\"\n{SECRET}"),
-        format!("[apps.a]\napp_id = \"a\"\nrate = \"{SECRET}\""),
-        "[apps.a]\napp_id = \"a\"\napi_secret = 7364528190".to_owned(),
-        format!(
-            "[apps.a]\napp_id = \"a\"\ntoken_headers = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""
-        ),
-        format!(
-            "[apps.a]\napp_id = \"a\"\nbase_url = \"{SECRET}\"\napi_key = \"{KEY}\"\napi_secret = \"x\""
-        ),
-        format!(
-            "[apps.a]\napp_id = \"a\"\nbase_url = \"https://{SECRET}@host/\"\napi_key = \"{KEY}\"\napi_secret = \"x\""
-        ),
-        format!(
-            "[apps.a]\napp_id = \"a\"\napi_key = \"{KEY}\"\napi_secret = \"{SECRET}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""
+    for lines in [
+        &format!("api_key = \"{KEY}\"\napi_secret = \"{SECRET}"),
+        &format!("api_secrit = \"{SECRET}\""),
+        &format!("{SECRET} = \"x\""),
+        SECRET,
+        &format!("rate = \"{SECRET}\""),
+        "api_secret = 7364528190",
+        &format!("token_headers = \"{TOKEN}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""),
+        &format!("base_url = \"{SECRET}\"\napi_key = \"{KEY}\"\napi_secret = \"x\""),
+        &format!("base_url = \"https://{SECRET}@host/\"\napi_key = \"{KEY}\"\napi_secret = \"x\""),
+        &format!(
+            "api_key = \"{KEY}\"\napi_secret = \"{SECRET}\"\ntoken = \"{TOKEN}\"\nuid = \"u\""
         ),
     ] {
-        fs::write(&path, &text).expect("written");
-        let run = Worker::on(&world.url, &["run"])
-            .env("WORKER_CONFIG", path.to_str().expect("a path"))
-            .env("WORKER_LOG", "trace");
-        assert_refused(&run.finish().await, 2, &markers);
+        let text = format!("[apps.a]\napp_id = \"a\"\n{lines}");
+        let run = world.command(&["run"]).file("WORKER_CONFIG", &text);
+        ends_silently(run.env("WORKER_LOG", "trace"), 2, &markers).await;
     }
     // An error shows neither the value of a misspelt parameter nor the lines of a password file.
-    let passwords = directory.path().join("passwords");
-    fs::write(&passwords, format!("localhost:{SECRET}\n")).expect("written");
-    fs::set_permissions(&passwords, fs::Permissions::from_mode(0o600)).expect("changed");
     let (_, server) = world.url.split_once('@').expect("a host");
     let url = format!("postgres://postgres@{server}&passwrd={SECRET}&{SECRET}=x");
     let status = Worker::on(&url, &["status"])
-        .env("PGPASSFILE", passwords.to_str().expect("a path"))
-        .env("WORKER_LOG", "trace,sqlx_postgres::options=trace")
-        .finish()
-        .await;
-    assert_refused(&status, 1, &markers);
+        .file("PGPASSFILE", &format!("localhost:{SECRET}\n"))
+        .env("WORKER_LOG", "trace,sqlx_postgres::options=trace");
+    ends_silently(status, 1, &markers).await;
     // A password that is not percent-encoded does not appear as a host or a port.
     for url in [
-        format!("postgres://{SECRET}/x@localhost/app"),
-        "postgres://app:7364/528190@localhost/app".to_owned(),
-        format!("mysql://app:{SECRET}@localhost/app"),
-        SECRET.to_owned(),
+        &format!("postgres://{SECRET}/x@localhost/app"),
+        "postgres://app:7364/528190@localhost/app",
+        &format!("mysql://app:{SECRET}@localhost/app"),
+        SECRET,
     ] {
         for command in ["status", "migrate"] {
-            let finished = Worker::on(&url, &[command]).finish().await;
-            assert_refused(&finished, 2, &markers);
+            let finished = ends_silently(Worker::on(url, &[command]), 2, &markers).await;
             assert!(!finished.stderr.contains("7364"), "{finished:?}");
         }
     }

@@ -8,22 +8,31 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::ops_client::{OpsClient, OpsWorker};
+use super::ops_client::{OpsClient, OpsWorker, Response};
 use testkit::{API_SECRET, PATIENCE, World, assert_contains, peer, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
+
+const PATHS: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/", "/no-such-page"];
+
+async fn get_as(client: OpsClient, authorization: &str, path: &str) -> Response {
+    let headers = [("authorization", authorization)];
+    client.get_with(path, &headers).await
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
+}
 
 #[tokio::test]
 async fn another_sites_name_and_another_sites_page_are_refused() {
     let world = World::new().await;
     let ops = OpsWorker::start(world.worker()).await;
     let client = ops.client;
-    let paths = ["/healthz", "/readyz", "/metrics", "/", "/no-such-page"];
-    for path in paths {
+    for path in PATHS {
         let refused = client.get_with(path, &[("host", "evil.example")]).await;
         assert_eq!(refused.status, 403, "{path}");
-        let advice = "WORKER_OPS_TOKEN_FILE";
-        assert!(refused.body.contains(advice), "{refused:?}");
+        assert_contains(&refused.body, &["WORKER_OPS_TOKEN_FILE"]);
     }
     for (site, status) in [("same-origin", 405), ("cross-site", 403)] {
         for method in ["POST", "PUT", "DELETE"] {
@@ -52,15 +61,14 @@ async fn every_response_has_the_security_headers() {
         let policy = response
             .header("content-security-policy")
             .unwrap_or_default();
-        for part in [
+        let parts = [
             "default-src 'none'",
             "script-src 'self'",
             "form-action 'self'",
             "frame-ancestors 'none'",
             "base-uri 'none'",
-        ] {
-            assert!(policy.contains(part), "{part} is missing: {response:?}");
-        }
+        ];
+        assert_contains(policy, &parts);
         assert!(!policy.contains("unsafe"), "{policy}");
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(response.header("referrer-policy"), Some("same-origin"));
@@ -119,39 +127,33 @@ async fn metrics_and_pages_need_the_token_and_health_does_not() {
     let elsewhere = [("host", "ops.example")];
     assert_eq!(client.get_with("/readyz", &elsewhere).await.status, 200);
 
-    let ask = async |path: &str, authorization: &str| {
-        let headers = [("authorization", authorization)];
-        client.get_with(path, &headers).await
-    };
-    let right = format!("Bearer {TOKEN}");
     for path in ["/metrics", "/", "/messages/1", "/no-such-page"] {
         let refused = client.get(path).await;
         assert_eq!(refused.status, 401, "{path}");
         let challenge = refused.header("www-authenticate");
         assert_eq!(challenge, Some("Basic realm=\"worker\""));
     }
-    assert_eq!(ask("/metrics", "Bearer wrong").await.status, 401);
+    let metrics =
+        async |authorization: &str| get_as(client, authorization, "/metrics").await.status;
+    let right = bearer(TOKEN);
     let basic = STANDARD.encode(format!("operator:{TOKEN}"));
-    for right in [&right, &format!("Basic {basic}")] {
-        assert_eq!(ask("/metrics", right).await.status, 200);
-    }
-    assert_eq!(ask("/no-such-page", &right).await.status, 404);
+    assert_eq!(metrics("Bearer wrong").await, 401);
+    assert_eq!(metrics(&right).await, 200);
+    assert_eq!(metrics(&format!("Basic {basic}")).await, 200);
+    let missing = get_as(client, &right, "/no-such-page").await;
+    assert_eq!(missing.status, 404);
 
     // The worker reads the file again.
-    let other = "another-token-5647382910";
-    fs::write(file.path(), other).expect("written");
-    until("the new token is taken", PATIENCE, async || {
-        ask("/metrics", &format!("Bearer {other}")).await.status == 200
-    })
-    .await;
-    assert_eq!(ask("/metrics", &right).await.status, 401);
+    let other = bearer("another-token-5647382910");
+    fs::write(file.path(), &other["Bearer ".len()..]).expect("written");
+    let is_taken = async || metrics(&other).await == 200;
+    until("the new token is taken", PATIENCE, is_taken).await;
+    assert_eq!(metrics(&right).await, 401);
     fs::write(file.path(), "short").expect("written");
-    until("the short token is refused", PATIENCE, async || {
-        ask("/metrics", &format!("Bearer {other}")).await.status == 503
-    })
-    .await;
+    let is_refused = async || metrics(&other).await == 503;
+    until("the short token is refused", PATIENCE, is_refused).await;
     ops.worker.until_logged("ops_token_failed").await;
-    assert_eq!(ask("/metrics", "Bearer short").await.status, 503);
+    assert_eq!(metrics("Bearer short").await, 503);
     assert_eq!(client.get("/healthz").await.status, 200);
 }
 
@@ -165,15 +167,19 @@ async fn no_response_shows_a_payload_or_a_secret() {
     )]);
     world.insert(peer(json!({"payload": payload}))).await;
     let ops = OpsWorker::start(world.worker().file("WORKER_OPS_TOKEN_FILE", TOKEN)).await;
-    let token = format!("Bearer {TOKEN}");
     until("the app is unauthorized", PATIENCE, async || {
-        let headers = [("authorization", token.as_str())];
-        let metrics = ops.client.get_with("/metrics", &headers).await;
+        let metrics = get_as(ops.client, &bearer(TOKEN), "/metrics").await;
         metrics.body.contains("state=\"unauthorized\"} 1")
     })
     .await;
     let password = world.url.split(['@', ':']).nth(2).expect("a password");
-    let shown = everything(ops.client).await + &ops.worker.stderr.text();
+    let mut shown = ops.worker.stderr.text();
+    for path in PATHS {
+        let with_token = get_as(ops.client, &bearer(TOKEN), path).await;
+        for response in [ops.client.get(path).await, with_token] {
+            shown = format!("{shown}\n{:?}\n{}", response.headers, response.body);
+        }
+    }
     for (what, secret) in [
         ("the payload", payload),
         ("the API's secret", API_SECRET),
@@ -194,32 +200,13 @@ async fn readiness_without_the_token_names_failed_checks_without_details() {
         .env("DATABASE_URL", "postgres://zebra@127.0.0.1:1/stripes")
         .file("WORKER_OPS_TOKEN_FILE", TOKEN);
     let ops = OpsWorker::start(worker).await;
-    let right = format!("Bearer {TOKEN}");
-    let wrong = format!("Bearer {TOKEN}x");
-    let ask = async |authorization: &str| {
-        let headers = [("authorization", authorization)];
-        ops.client.get_with("/readyz", &headers).await
-    };
-    until("it has tried", PATIENCE, async || {
-        ask(&right).await.body.contains("127.0.0.1:1")
-    })
-    .await;
-    for response in [ops.client.get("/readyz").await, ask(&wrong).await] {
+    let ask = async |token: &str| get_as(ops.client, &bearer(token), "/readyz").await;
+    let has_tried = async || ask(TOKEN).await.body.contains("127.0.0.1:1");
+    until("it has tried", PATIENCE, has_tried).await;
+    let wrong = ask("zebra-token-0918273645x").await;
+    for response in [ops.client.get("/readyz").await, wrong] {
         assert_eq!(response.status, 503);
         assert_contains(&response.body, &["ok   process", "FAIL database"]);
         assert!(!response.body.contains("127.0.0.1"), "{response:?}");
     }
-}
-
-/// Responses with the token and without.
-async fn everything(client: OpsClient) -> String {
-    let bearer = format!("Bearer {TOKEN}");
-    let mut all = Vec::new();
-    for path in ["/healthz", "/readyz", "/metrics", "/", "/no-such-page"] {
-        for headers in [&[][..], &[("authorization", bearer.as_str())]] {
-            let response = client.get_with(path, headers).await;
-            all.push(format!("{:?}\n{}", response.headers, response.body));
-        }
-    }
-    all.join("\n")
 }

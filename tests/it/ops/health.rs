@@ -8,7 +8,7 @@ use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
 use crate::database_proxy::DatabaseProxy;
 use crate::schema::roles::Role;
-use testkit::{PATIENCE, World, peer, slow_api, write};
+use testkit::{PATIENCE, World, assert_contains, peer, slow_api, write};
 
 #[tokio::test]
 async fn a_worker_reports_that_it_is_alive_and_ready() {
@@ -23,9 +23,8 @@ async fn a_worker_reports_that_it_is_alive_and_ready() {
         ready.header("content-type"),
         Some("text/plain; charset=utf-8")
     );
-    let checks: Vec<_> = ready.body.lines().collect();
-    assert_eq!(checks.len(), 5, "{ready:?}");
-    let all_ok = checks.iter().all(|check| check.starts_with("ok "));
+    assert_eq!(ready.body.lines().count(), 5, "{ready:?}");
+    let all_ok = ready.body.lines().all(|check| check.starts_with("ok "));
     assert!(all_ok, "{ready:?}");
 }
 
@@ -46,9 +45,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
     ops.until_readiness(503, "FAIL database: not reached yet")
         .await;
     assert_eq!(ops.client.get("/healthz").await.status, 200);
-    let metrics = ops.client.get("/metrics").await;
-    assert_eq!(metrics.status, 200);
-    let samples = Samples::read(&metrics.body);
+    let samples = Samples::of(&ops).await;
     assert_eq!(samples.get("signaling_database_up"), Some(0.0));
 
     proxy.accept();
@@ -58,7 +55,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
         .await;
     world
         .until("the fleet shows", PATIENCE, async || {
-            let samples = Samples::read(&ops.client.get("/metrics").await.body);
+            let samples = Samples::of(&ops).await;
             samples.get("signaling_database_up") == Some(1.0)
                 && FLEET_METRICS
                     .iter()
@@ -69,7 +66,7 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
     proxy.close().await;
     ops.until_readiness(503, "FAIL database: unavailable").await;
     assert_eq!(ops.client.get("/healthz").await.status, 200);
-    let samples = Samples::read(&ops.client.get("/metrics").await.body);
+    let samples = Samples::of(&ops).await;
     assert_eq!(samples.get("signaling_database_up"), Some(0.0));
     // The worker serves no value from before the outage.
     for stale in FLEET_METRICS {
@@ -88,24 +85,23 @@ async fn a_worker_with_a_missing_or_old_schema_is_not_ready() {
     let world = World::new().await;
     let ops = OpsWorker::start(world.worker()).await;
     ops.until_ready().await;
-    world
-        .execute("alter table signaling.schema_migrations rename to elsewhere")
-        .await;
-    ops.until_readiness(503, "FAIL schema: signaling.schema_migrations is empty")
-        .await;
-    world
-        .execute("alter table signaling.elsewhere rename to schema_migrations")
-        .await;
-    ops.until_ready().await;
-    world
-        .execute("update signaling.schema_migrations set success = version < 2")
-        .await;
-    ops.until_readiness(503, "FAIL schema: the database's schema is at version 1")
-        .await;
-    world
-        .execute("update signaling.schema_migrations set success = true")
-        .await;
-    ops.until_ready().await;
+    for (damage, phrase, repair) in [
+        (
+            "alter table signaling.schema_migrations rename to elsewhere",
+            "FAIL schema: signaling.schema_migrations is empty",
+            "alter table signaling.elsewhere rename to schema_migrations",
+        ),
+        (
+            "update signaling.schema_migrations set success = version < 2",
+            "FAIL schema: the database's schema is at version 1",
+            "update signaling.schema_migrations set success = true",
+        ),
+    ] {
+        world.execute(damage).await;
+        ops.until_readiness(503, phrase).await;
+        world.execute(repair).await;
+        ops.until_ready().await;
+    }
 }
 
 #[tokio::test]
@@ -114,19 +110,14 @@ async fn a_worker_that_shuts_down_is_not_ready_and_responds_until_its_end() {
     let id = world.insert(peer(json!({}))).await;
     let mut ops = OpsWorker::start(world.worker()).await;
     ops.until_ready().await;
-    world
-        .until("it is called", PATIENCE, async || world.seen().calls == 1)
-        .await;
+    world.until_calls(1).await;
     ops.worker.signal("TERM").await;
     ops.until_readiness(503, "FAIL process: shutting down")
         .await;
     assert_eq!(ops.client.get("/healthz").await.status, 200);
-    let samples = Samples::read(&ops.client.get("/metrics").await.body);
-    assert!(
-        samples
-            .get("signaling_in_flight_messages{app=\"default\"}")
-            .is_some()
-    );
+    let samples = Samples::of(&ops).await;
+    let in_flight = samples.get("signaling_in_flight_messages{app=\"default\"}");
+    assert_eq!(in_flight, Some(1.0));
     assert_eq!(ops.worker.wait_exit().await, Some(0));
     assert_eq!(world.row(id).await.status, "message_sent");
 }
@@ -192,20 +183,12 @@ async fn a_worker_with_a_rotated_password_is_not_ready_and_gives_advice() {
     ] {
         world.execute(&statement).await;
     }
-    ops.until_readiness(
-        503,
-        "FAIL database: unavailable: password authentication failed",
-    )
-    .await;
+    let phrase = "FAIL database: unavailable: password authentication failed";
+    ops.until_readiness(503, phrase).await;
     let body = ops.client.get("/readyz").await.body;
-    assert!(
-        body.contains("put the right password into DATABASE_URL_FILE"),
-        "{body}"
-    );
-    assert!(
-        !body.contains("secret@") && !body.contains("another"),
-        "{body}"
-    );
+    assert_contains(&body, &["put the right password into DATABASE_URL_FILE"]);
+    let is_shown = body.contains("secret@") || body.contains("another");
+    assert!(!is_shown, "{body}");
 
     let url = role.url.replace(":secret@", ":another@");
     std::fs::write(&file, url).expect("written");
@@ -219,10 +202,8 @@ async fn requests_without_a_token_do_not_keep_the_database_busy() {
     let ops = OpsWorker::start(world.worker()).await;
     ops.until_ready().await;
     let statements = async || {
-        let metrics = ops.client.get("/metrics").await;
-        let samples = Samples::read(&metrics.body);
         let name = r#"signaling_database_statement_duration_seconds_count{statement="read"}"#;
-        samples.value(name)
+        Samples::of(&ops).await.value(name)
     };
     let (before, begun) = (statements().await, Instant::now());
     for _ in 0..REQUESTS {
@@ -231,9 +212,7 @@ async fn requests_without_a_token_do_not_keep_the_database_busy() {
     let made = statements().await - before;
     // A check of the database has two statements. The metrics and the worker itself also read a few.
     let allowed = 10.0 * (begun.elapsed().as_secs_f64() + 1.0);
-    assert!(
-        allowed < f64::from(REQUESTS),
-        "the machine is too slow to tell"
-    );
+    let is_fast = allowed < f64::from(REQUESTS);
+    assert!(is_fast, "the machine is too slow to tell");
     assert!(made <= allowed, "{made} statements, {allowed} allowed");
 }

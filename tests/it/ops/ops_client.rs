@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 use testkit::{PATIENCE, Running, Worker, comes_true};
 
 /// A worker with an ops server.
-pub(super) struct OpsWorker {
-    pub(super) worker: Running,
-    pub(super) client: OpsClient,
+pub(crate) struct OpsWorker {
+    pub(crate) worker: Running,
+    pub(crate) client: OpsClient,
 }
 
 impl OpsWorker {
-    pub(super) async fn start(worker: Worker) -> Self {
+    pub(crate) async fn start(worker: Worker) -> Self {
         let worker = worker.env("WORKER_OPS_ADDR", "127.0.0.1:0").start();
         worker.until_logged("ops_server_started").await;
         let line = worker.log_line("ops_server_started");
@@ -24,12 +24,12 @@ impl OpsWorker {
         Self { worker, client }
     }
 
-    pub(super) async fn until_ready(&self) {
+    pub(crate) async fn until_ready(&self) {
         self.until_readiness(200, "").await;
     }
 
     /// Waits until `/readyz` responds with a status and a phrase.
-    pub(super) async fn until_readiness(&self, status: u16, phrase: &str) {
+    pub(crate) async fn until_readiness(&self, status: u16, phrase: &str) {
         let mut last = String::new();
         let came = comes_true(PATIENCE * 2, async || {
             let response = self.client.get("/readyz").await;
@@ -42,17 +42,17 @@ impl OpsWorker {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct OpsClient(pub(super) SocketAddr);
+pub(crate) struct OpsClient(pub(crate) SocketAddr);
 
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: String,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Response {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| key == name)
@@ -61,16 +61,16 @@ impl Response {
 }
 
 impl OpsClient {
-    pub(super) async fn get(self, path: &str) -> Response {
+    pub(crate) async fn get(self, path: &str) -> Response {
         self.ask("GET", path, &[], "").await
     }
 
-    pub(super) async fn get_with(self, path: &str, headers: &[(&str, &str)]) -> Response {
+    pub(crate) async fn get_with(self, path: &str, headers: &[(&str, &str)]) -> Response {
         self.ask("GET", path, headers, "").await
     }
 
     /// Sends a form as a page of the ops server does.
-    pub(super) async fn post(self, path: &str, headers: &[(&str, &str)], form: &str) -> Response {
+    pub(crate) async fn post(self, path: &str, headers: &[(&str, &str)], form: &str) -> Response {
         let mut all = vec![
             ("sec-fetch-site", "same-origin"),
             ("content-type", "application/x-www-form-urlencoded"),
@@ -80,7 +80,7 @@ impl OpsClient {
     }
 
     /// Sends a request. Without another `host` header, the server's address is the host.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         self,
         method: &str,
         path: &str,

@@ -12,8 +12,8 @@ fn panicking(world: &World, panics: &str) -> Worker {
 }
 
 async fn panics(ops: &OpsWorker, task: &str) -> f64 {
-    let metrics = ops.client.get("/metrics").await.body;
-    Samples::read(&metrics).value(&format!("signaling_task_panics_total{{task=\"{task}\"}}"))
+    let samples = Samples::of(ops).await;
+    samples.value(&format!("signaling_task_panics_total{{task=\"{task}\"}}"))
 }
 
 const TASKS: [&str; 7] = [
@@ -38,16 +38,11 @@ async fn each_task_that_panics_is_started_again_and_counted() {
     assert!(panics(&ops, "delivery").await < 1.0);
     world.insert_many(50).await;
     for task in TASKS {
-        world
-            .until(
-                &format!("{task} has panicked twice"),
-                PATIENCE,
-                async || {
-                    world.insert_many(1).await;
-                    panics(&ops, task).await > 1.5
-                },
-            )
-            .await;
+        let panics_twice = async || {
+            world.insert_many(1).await;
+            panics(&ops, task).await > 1.5
+        };
+        world.until(task, PATIENCE, panics_twice).await;
     }
     world.until_all_final().await;
     world.assert_sends().await;
@@ -71,8 +66,7 @@ async fn a_panic_of_the_recorder_loses_and_repeats_no_outcome() {
     worker.stop().await;
     assert_eq!(worker.logged("task_panicked"), 1);
     world.assert_sent_once(400).await;
-    let seen = world.seen();
-    assert_eq!((seen.calls, seen.duplicates), (400, 0));
+    world.assert_no_repeats(400);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,8 +80,7 @@ async fn a_record_that_makes_the_recorder_panic_is_given_up_alone() {
     let row = world.row(7).await;
     assert_eq!((row.status.as_str(), row.attempts), ("message_sent", 2));
     assert_eq!(world.attempts(7).await[0].outcome, "lost");
-    let once = "status = 'message_sent' and attempts = 1";
-    assert_eq!(world.count(once).await, 199, "the others are recorded");
+    world.assert_sent_once(199).await;
     assert_eq!(world.seen().calls, 201);
 }
 
@@ -129,21 +122,15 @@ async fn a_message_that_makes_each_attempt_panic_ends_and_holds_no_other() {
     assert!(panics(&ops, "delivery").await > 6.5);
     ops.worker.stop().await;
 
-    let row = world.row(before).await;
-    assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
-    let error = row.error.unwrap_or_default();
-    assert!(error.contains("which is a defect"), "{error}");
-
-    let row = world.row(after).await;
-    assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
+    let error = world.row(before).await.error.unwrap_or_default();
+    assert_contains(&error, &["which is a defect"]);
     assert_eq!(world.calls_of("after").len(), 3);
     for id in [before, after] {
-        let attempts = world.attempts(id).await;
-        assert!(
-            attempts
-                .iter()
-                .all(|attempt| attempt.outcome == "ambiguous")
-        );
+        let row = world.row(id).await;
+        assert_eq!((row.status.as_str(), row.attempts), ("failed", 3));
+        for attempt in world.attempts(id).await {
+            assert_eq!(attempt.outcome, "ambiguous");
+        }
     }
 
     assert_eq!(world.row(once).await.status, "unknown");

@@ -2,15 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ops_client::OpsWorker;
+
 /// Samples by name and sorted labels.
 #[derive(Debug)]
 pub(super) struct Samples(BTreeMap<String, f64>);
 
 impl Samples {
+    pub(super) async fn of(ops: &OpsWorker) -> Self {
+        let response = ops.client.get("/metrics").await;
+        assert_eq!(response.status, 200, "{response:?}");
+        let kind = response.header("content-type");
+        assert_eq!(kind, Some("text/plain; version=0.0.4; charset=utf-8"));
+        Self::read(&response.body)
+    }
+
     /// # Panics
     /// If the text is not in the format, has a sample without a type or help, has a sample twice, or has a histogram
     /// whose buckets contradict its count.
-    pub(super) fn read(text: &str) -> Self {
+    fn read(text: &str) -> Self {
         let mut types = BTreeMap::new();
         let mut helps = BTreeSet::new();
         let mut samples = BTreeMap::new();

@@ -1,10 +1,9 @@
-//! The findings of `worker check` about databases with unusual settings.
+//! The findings of `worker check` about settings of the database, refused messages and sequences.
 
 use simulator::SimulatorConfig;
 use testkit::{PgBouncer, Postgres, World};
 
-use super::{assert_line, check, said};
-use crate::schema::roles::owned_world;
+use super::{assert_line, check, finds};
 
 #[tokio::test]
 async fn a_pooler_is_named_with_its_effect() {
@@ -12,34 +11,10 @@ async fn a_pooler_is_named_with_its_effect() {
     let mut world = World::on(postgres, SimulatorConfig::default()).await;
     let pooler = PgBouncer::start(postgres, "").await;
     world.url = pooler.url(&world.url);
-    let text = said(check(&world), 0).await;
     let phrases = ["through a pooler", "poll every 200 ms"];
-    assert_line(&text, "ok", "database", &phrases);
+    let text = finds(check(&world), "ok", "database", &phrases).await;
     assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
     assert_line(&text, "ok", "rights", &[]);
-}
-
-#[tokio::test]
-async fn row_security_that_applies_to_the_functions_owner_fails() {
-    let enable = "alter table signaling.outbox enable row level security";
-    let force = "alter table signaling.outbox force row level security";
-    let of_superuser = World::new().await;
-    let owned = owned_world().await;
-    for (world, changes, code, level) in [
-        (&of_superuser, &[enable, force][..], 0, "ok"),
-        (&owned, &[], 0, "ok"),
-        (&owned, &[enable], 0, "ok"),
-        (&owned, &[force], 1, "FAIL"),
-    ] {
-        for change in changes {
-            world.execute(change).await;
-        }
-        let text = said(check(world), code).await;
-        assert_line(&text, level, "row security", &[]);
-    }
-    let text = said(check(&owned), 1).await;
-    let phrases = ["policies on outbox", "no force row level security"];
-    assert_line(&text, "FAIL", "row security", &phrases);
 }
 
 #[tokio::test]
@@ -53,42 +28,83 @@ async fn another_encoding_fails_before_the_schema_is_created() {
         ))
         .await;
     world.url = world.url.replace(&database, &name);
-    let text = said(check(&world), 1).await;
-    assert_line(&text, "FAIL", "schema", &["LATIN1", "encoding 'UTF8'"]);
-}
-
-#[tokio::test]
-async fn functions_of_an_older_version_fail_and_newer_ones_do_not() {
-    let world = World::new().await;
-    for (version, level, code, phrases) in [
-        (0, "FAIL", 1, &["at version 0", "worker migrate"][..]),
-        (1_000, "ok", 0, &["functions of version 1000"]),
-    ] {
-        world
-            .execute(&format!(
-                "create or replace function signaling.protocol_version() returns integer
-                 language sql immutable parallel safe as 'select {version}'"
-            ))
-            .await;
-        let text = said(check(&world), code).await;
-        assert_line(&text, level, "schema", phrases);
-    }
+    let phrases = ["LATIN1", "encoding 'UTF8'"];
+    finds(check(&world), "FAIL", "schema", &phrases).await;
 }
 
 #[tokio::test]
 async fn prepared_transactions_switch_notifications_off_by_default() {
     let postgres = Postgres::start_with_settings(&["max_prepared_transactions=5"]).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
-    let text = said(check(&world), 0).await;
     let database: String = world.ask("select current_database()::text").await;
     let advice = format!("alter database {database} set signaling.notify = 'on'");
     let phrases = ["max_prepared_transactions is 5", &advice];
-    assert_line(&text, "warn", "wakeups", &phrases);
+    finds(check(&world), "warn", "wakeups", &phrases).await;
     // Without a superuser, the workers' URL can set it.
     let url = format!("{}&options[signaling.notify]=on", world.url);
-    let text = said(check(&world).env("DATABASE_URL", &url), 0).await;
-    assert_line(&text, "ok", "wakeups", &["inserts notify"]);
+    let by_url = check(&world).env("DATABASE_URL", &url);
+    finds(by_url, "ok", "wakeups", &["inserts notify"]).await;
     world.execute(&advice).await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "wakeups", &["inserts notify"]);
+    finds(check(&world), "ok", "wakeups", &["inserts notify"]).await;
+}
+
+#[tokio::test]
+async fn a_read_only_database_fails() {
+    let world = World::new().await;
+    world
+        .alter_database("set default_transaction_read_only = on")
+        .await;
+    finds(check(&world), "FAIL", "database", &["read-only"]).await;
+}
+
+#[tokio::test]
+async fn autovacuum_refused_messages_and_sequences_have_findings() {
+    let insert = "insert into signaling.outbox (id, sender, destination, payload) overriding system value values";
+    let next_is_7 = "select setval('signaling.outbox_id_seq', 7, false)";
+    let advice = "as the schema's owner, run select setval(";
+    for (damage, level, subject, phrases) in [
+        (
+            "alter table signaling.outbox set (autovacuum_enabled = off)".to_owned(),
+            "warn",
+            "autovacuum",
+            &["outbox"][..],
+        ),
+        (
+            format!(
+                "{insert} (7, 'a', 'b', 'c');
+                 insert into signaling.refused
+                 values ('default', 7, now(), 1, now() + interval '1 minute', '23514', 'short_ids');
+                 select setval('signaling.outbox_id_seq', 8)"
+            ),
+            "warn",
+            "refused",
+            &["1 messages", "23514 short_ids", "worker resume"],
+        ),
+        (
+            format!("{insert} (7, 'a', 'b', 'c'); {next_is_7}"),
+            "FAIL",
+            "sequences",
+            &["after 0 inserts, the insert with id 7 fails", advice],
+        ),
+        (
+            format!("{insert} (10, 'a', 'b', 'c'); {next_is_7}"),
+            "warn",
+            "sequences",
+            &["after 3 inserts, the insert with id 10 fails", advice],
+        ),
+        (
+            format!(
+                "{insert} (7, 'a', 'b', 'c'); select setval('signaling.outbox_id_seq', 8);
+                 insert into signaling.attempt (message_id, attempt, outcome) values (7, 1, 'lost');
+                 select setval('signaling.attempt_id_seq', 1, false)"
+            ),
+            "warn",
+            "sequences",
+            &["its rows get free ids"],
+        ),
+    ] {
+        let world = World::new().await;
+        world.execute(&damage).await;
+        finds(check(&world), level, subject, phrases).await;
+    }
 }

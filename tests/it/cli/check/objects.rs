@@ -2,36 +2,38 @@
 //! worker does not start without objects that it needs.
 
 use serde_json::{Value, json};
-use testkit::{World, assert_contains, execute, peer};
+use testkit::{World, assert_contains, peer};
 
-use super::{assert_line, check, said};
+use super::{assert_line, check, finds, report};
 use crate::schema::roles::Role;
 
-/// Runs `worker migrate`, which succeeds and prints this line.
-async fn migrate(world: &World, line: &str) {
-    let migrated = world.run(&["migrate"]).await;
-    assert!(
-        migrated.lines().any(|printed| printed == line),
-        "{line:?}: {migrated}"
-    );
+const UP_TO_DATE: &str = "the schema signaling was up to date already: nothing changed";
+
+async fn migrate_prints(world: &World, line: &str) {
+    let printed = world.run(&["migrate"]).await;
+    let is_printed = printed.lines().any(|printed| printed == line);
+    assert!(is_printed, "{line:?}: {printed}");
+}
+
+async fn migrate_installs(world: &World, objects: u32) {
+    migrate_prints(world, &format!("installed {objects} objects")).await;
 }
 
 async fn assert_is_whole(world: &World) {
-    let text = said(check(world), 0).await;
-    assert_line(&text, "ok", "objects", &["as this version makes them"]);
-    migrate(
-        world,
-        "the schema signaling was up to date already: nothing changed",
-    )
-    .await;
+    let phrases = ["as this version makes them"];
+    finds(check(world), "ok", "objects", &phrases).await;
+    migrate_prints(world, UP_TO_DATE).await;
 }
 
-/// A worker refuses to start, and says this.
-async fn assert_refused(world: &World, phrases: &[&str]) {
-    let mut worker = world.worker().start();
-    assert_eq!(worker.wait_exit().await, Some(1));
-    let stderr = worker.stderr.text();
-    assert_contains(&stderr, phrases);
+/// Damages the schema, and asserts that a check names objects for `worker migrate`.
+async fn is_found(world: &World, damage: &str, phrases: &[&str]) {
+    world.execute(damage).await;
+    let text = finds(check(world), "FAIL", "objects", phrases).await;
+    assert_line(&text, "FAIL", "objects", &["run `worker migrate`"]);
+}
+
+async fn worker_refuses_to_start(world: &World, phrases: &[&str]) {
+    world.worker().fails(1, phrases).await;
 }
 
 /// The findings about objects at a level, with the advice of each.
@@ -55,22 +57,15 @@ async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
         .execute("do $$ begin execute (select 'drop function ' || oid::regprocedure || ' cascade' from pg_proc
                                        where oid = to_regproc('signaling.claim')); end $$")
         .await;
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 1).await;
+    let check = || check(&world).env("DATABASE_URL", &role.url);
     let phrases = ["missing: function signaling.claim", "run `worker migrate`"];
-    assert_line(&text, "FAIL", "objects", &phrases);
-    assert!(
-        !text.contains("grant worker"),
-        "the advice is not a grant that fails: {text}"
-    );
-    assert_refused(
-        &world,
-        &["lacks function signaling.claim: run `worker migrate`"],
-    )
-    .await;
+    let text = finds(check(), "FAIL", "objects", &phrases).await;
+    assert!(!text.contains("grant worker"), "a grant would fail: {text}");
+    let phrases = ["lacks function signaling.claim: run `worker migrate`"];
+    worker_refuses_to_start(&world, &phrases).await;
 
-    migrate(&world, "installed 1 objects").await;
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-    assert_line(&text, "ok", "rights", &[]);
+    migrate_installs(&world, 1).await;
+    finds(check(), "ok", "rights", &[]).await;
     assert_is_whole(&world).await;
 }
 
@@ -80,28 +75,27 @@ async fn a_missing_version_function_is_made_again() {
     world
         .execute("drop function signaling.protocol_version")
         .await;
-    let text = said(check(&world), 1).await;
-    let phrases = [
-        "lacks function signaling.protocol_version",
-        "worker migrate",
-    ];
-    assert_line(&text, "FAIL", "schema", &phrases);
-    assert_refused(
-        &world,
-        &["lacks function signaling.protocol_version: run `worker migrate`"],
+    let missing = "lacks function signaling.protocol_version";
+    finds(
+        check(&world),
+        "FAIL",
+        "schema",
+        &[missing, "worker migrate"],
     )
     .await;
-    migrate(&world, "installed 1 objects").await;
+    let refusal = format!("{missing}: run `worker migrate`");
+    worker_refuses_to_start(&world, &[&refusal]).await;
+    migrate_installs(&world, 1).await;
 
-    // Of another type, it says nothing about the version.
+    // A function of another type returns no version.
     world
         .execute(
             "drop function signaling.protocol_version;
              create function signaling.protocol_version() returns text language sql as 'select null'",
         )
         .await;
-    said(check(&world), 1).await;
-    migrate(&world, "installed 1 objects").await;
+    report(check(&world), 1).await;
+    migrate_installs(&world, 1).await;
     assert_is_whole(&world).await;
 }
 
@@ -127,88 +121,74 @@ async fn a_function_that_a_person_has_changed_in_any_way_is_replaced() {
         "drop function signaling.slot_rate;
          create function signaling.slot_rate(text) returns text language sql as 'select null'",
     ] {
-        world.execute(change).await;
-        let text = said(check(&world), 1).await;
-        let phrases = [
-            "different or disabled: function signaling.",
-            "worker migrate",
-        ];
-        assert_line(&text, "FAIL", "objects", &phrases);
-        migrate(&world, "installed 1 objects").await;
+        let phrase = "different or disabled: function signaling.";
+        is_found(&world, change, &[phrase]).await;
+        migrate_installs(&world, 1).await;
         assert_is_whole(&world).await;
-        let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-        assert_line(&text, "ok", "rights", &[]);
+        let check = check(&world).env("DATABASE_URL", &role.url);
+        finds(check, "ok", "rights", &[]).await;
     }
 }
 
 #[tokio::test]
 async fn a_dropped_or_disabled_trigger_is_named_and_made_again() {
     let world = World::new().await;
-    let refused = json!({"sender": ""});
-    for (damage, phrases, line) in [
+    for (damage, phrases, installed) in [
         (
             "drop function signaling.check_message cascade",
             ["function signaling.check_message", "trigger check_message on signaling.outbox"],
-            "installed 2 objects",
+            2,
         ),
         (
             "drop trigger check_message on signaling.outbox; drop trigger take_free_id on signaling.attempt",
             ["missing: trigger take_free_id on signaling.attempt", "trigger check_message on signaling.outbox"],
-            "installed 2 objects",
+            2,
         ),
         (
             "alter table signaling.outbox disable trigger check_message",
             ["different or disabled", "trigger check_message"],
-            "installed 1 objects",
+            1,
         ),
         (
             "alter table signaling.outbox disable trigger user",
             ["trigger check_message", "trigger notify_workers"],
-            "installed 2 objects",
+            2,
         ),
         (
             "drop trigger check_message on signaling.outbox;
              create trigger check_message before insert on signaling.outbox
                  for each row when (new.app = 'default') execute function signaling.check_message()",
             ["different or disabled", "trigger check_message"],
-            "installed 1 objects",
+            1,
         ),
     ] {
-        world.execute(damage).await;
-        let text = said(check(&world), 1).await;
-        assert_line(&text, "FAIL", "objects", &phrases);
+        is_found(&world, damage, &phrases).await;
         // Without the trigger, no statement fails, so workers keep sending.
         let worker = world.worker().start();
         worker.until_logged("schema_differs").await;
         drop(worker);
-        migrate(&world, line).await;
-        assert!(world.try_insert(&peer(refused.clone())).await.is_err());
+        migrate_installs(&world, installed).await;
+        let refused = peer(json!({"sender": ""}));
+        assert!(world.try_insert(&refused).await.is_err());
         assert_is_whole(&world).await;
     }
 }
 
 #[tokio::test]
-async fn a_trigger_that_gets_no_lock_leaves_inserts_alone_and_names_who_holds_it() {
+async fn a_migration_that_gets_no_lock_for_a_trigger_gives_up_and_names_the_holder() {
     let world = World::new().await;
     world
         .execute("drop trigger check_message on signaling.outbox")
         .await;
-    let mut holder = world.pool.begin().await.expect("a transaction");
-    execute(
-        &mut holder,
-        "lock table signaling.outbox in row exclusive mode",
-    )
-    .await;
-    let migrating = world
-        .command(&["migrate", "--lock-wait", "1s"])
-        .finish()
+    let holder = world
+        .open_transaction("lock table signaling.outbox in row exclusive mode")
         .await;
-    assert_eq!(migrating.code, Some(1), "{migrating:?}");
     let phrase =
         "the installation of functions, views and triggers got no lock within 1s: held by process";
-    assert!(migrating.stderr.contains(phrase), "{migrating:?}");
+    let migrate = world.command(&["migrate", "--lock-wait", "1s"]);
+    migrate.fails(1, &[phrase]).await;
     holder.rollback().await.expect("ended");
-    migrate(&world, "installed 1 objects").await;
+    migrate_installs(&world, 1).await;
     assert_is_whole(&world).await;
 }
 
@@ -216,29 +196,27 @@ async fn a_trigger_that_gets_no_lock_leaves_inserts_alone_and_names_who_holds_it
 async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
     let world = World::new().await;
     let reader = Role::granted(&world, "reader").await;
-    for (damage, phrase, line) in [
+    for (damage, phrase, installed) in [
         (
             "drop view signaling.delivery cascade",
             "missing: view signaling.delivery; missing: view signaling.delivery_status",
-            "installed 2 objects",
+            2,
         ),
         (
             "create or replace view signaling.obstacle as
                  select app, 1 as rank, 'paused' as kind, '' as waits_for, '' as sentence from signaling.lane",
             "different or disabled: view signaling.obstacle",
-            "installed 1 objects",
+            1,
         ),
         // With other columns, it can't be replaced, and the other views read it.
         (
             "drop view signaling.obstacle cascade; create view signaling.obstacle as select 1 as one",
             "different or disabled: view signaling.obstacle",
-            "installed 5 objects",
+            5,
         ),
     ] {
-        world.execute(damage).await;
-        let text = said(check(&world), 1).await;
-        assert_line(&text, "FAIL", "objects", &[phrase, "worker migrate"]);
-        migrate(&world, line).await;
+        is_found(&world, damage, &[phrase]).await;
+        migrate_installs(&world, installed).await;
         assert_is_whole(&world).await;
         reader.command(&["status"]).succeeds().await;
     }
@@ -254,120 +232,93 @@ async fn lost_tables_and_columns_are_named_and_stop_workers_and_migrations() {
     world
         .execute("alter table signaling.outbox drop column request_id cascade")
         .await;
-    let lost = [(
-        "the column request_id of signaling.outbox is missing",
-        "add column request_id text",
-    )];
     let found = findings(&world, "fail").await;
-    for (name, statement) in lost {
-        let finding = found.iter().find(|(found, _)| found == name);
-        let (_, advice) = finding.unwrap_or_else(|| panic!("{found:?}"));
-        assert!(advice.contains(statement), "{advice}");
-    }
-    assert_refused(
-        &world,
-        &[
-            "lacks column request_id of signaling.outbox",
-            "worker check",
-        ],
-    )
-    .await;
-    world
-        .command(&["migrate"])
-        .fails(1, &["lacks column request_id of signaling.outbox"])
-        .await;
+    let name = "the column request_id of signaling.outbox is missing";
+    let finding = found.iter().find(|(found, _)| found == name);
+    let (_, advice) = finding.unwrap_or_else(|| panic!("{found:?}"));
+    assert_contains(advice, &["add column request_id text"]);
+    let lacking = "lacks column request_id of signaling.outbox";
+    worker_refuses_to_start(&world, &[lacking, "worker check"]).await;
+    world.command(&["migrate"]).fails(1, &[lacking]).await;
     world
         .execute("alter table signaling.outbox add column request_id text")
         .await;
     // Its views went with the column.
-    migrate(&world, "installed 2 objects").await;
+    migrate_installs(&world, 2).await;
     assert_is_whole(&world).await;
 
     world.execute("drop table signaling.refused cascade").await;
     let found = findings(&world, "fail").await;
     let names: Vec<_> = found.iter().map(|(found, _)| found.as_str()).collect();
-    assert!(
-        names.contains(&"the table signaling.refused is missing"),
-        "{names:?}"
-    );
-    assert!(
-        !names.iter().any(|name| name.contains("column")),
-        "{names:?}"
-    );
-    assert_refused(&world, &["lacks table signaling.refused"]).await;
+    let is_named = names.contains(&"the table signaling.refused is missing");
+    assert!(is_named, "{names:?}");
+    let has_column = names.iter().any(|name| name.contains("column"));
+    assert!(!has_column, "{names:?}");
+    worker_refuses_to_start(&world, &["lacks table signaling.refused"]).await;
 }
 
 #[tokio::test]
 async fn constraints_indexes_and_defaults_are_named_with_the_statement_that_makes_them() {
     let world = World::new().await;
-    for (damage, level, name, repairs_itself) in [
+    for (damage, level, name) in [
         (
             "alter table signaling.outbox drop constraint attempts_is_negative",
             "fail",
             "the constraint attempts_is_negative on signaling.outbox is missing",
-            true,
         ),
         (
             "alter table signaling.attempt drop constraint attempt_message_id_fkey",
             "fail",
             "the constraint attempt_message_id_fkey on signaling.attempt is missing",
-            true,
         ),
         (
             "drop index signaling.outbox_dedupe",
             "fail",
             "the index outbox_dedupe on signaling.outbox is missing",
-            true,
         ),
         // As `create index concurrently` leaves it behind when it fails.
         (
             "update pg_index set indisvalid = false where indexrelid = 'signaling.outbox_retries'::regclass",
             "fail",
             "the index outbox_retries on signaling.outbox differs",
-            true,
         ),
         (
             "drop index signaling.outbox_retries; create index outbox_retries on signaling.outbox (app)",
             "fail",
             "the index outbox_retries on signaling.outbox differs",
-            true,
         ),
         (
             "alter table signaling.lane drop constraint rate_per_s_is_not_positive,
                  add constraint rate_per_s_is_not_positive check (true)",
             "warn",
             "the constraint rate_per_s_is_not_positive on signaling.lane differs: CHECK (true)",
-            true,
         ),
         (
             "alter table signaling.attempt disable trigger all",
             "warn",
             "the constraint attempt_message_id_fkey on signaling.attempt differs",
-            true,
         ),
         (
             "alter table signaling.outbox alter column max_attempts drop default",
             "warn",
             "the column max_attempts of signaling.outbox differs: integer not null",
-            false,
         ),
     ] {
         world.execute(damage).await;
         let found = findings(&world, level).await;
-        let [(what, advice)] = &found[..] else {
+        let [(found, advice)] = &found[..] else {
             panic!("{damage}: {found:#?}");
         };
-        assert!(what.starts_with(name), "{what}");
+        assert!(found.starts_with(name), "{found}");
+        let is_missing = found.ends_with("is missing");
         let migrated = world.command(&["migrate"]).finish().await;
-        let exits = i32::from(what.ends_with("is missing"));
-        assert_eq!(migrated.code, Some(exits), "{migrated:?}");
-        assert!(
-            !migrated.stdout.contains("nothing changed") || exits == 0,
-            "{migrated:?}"
-        );
-        if repairs_itself {
-            let (_, statement) = advice.split_once("run `").expect("a statement");
+        assert_eq!(migrated.code, Some(i32::from(is_missing)), "{migrated:?}");
+        let says_nothing_changed = migrated.stdout.contains("nothing changed");
+        assert!(!(is_missing && says_nothing_changed), "{migrated:?}");
+
+        if let Some((_, statement)) = advice.split_once("run `") {
             let statement = statement.trim_end_matches('`');
+            // An index can't be dropped and built concurrently in one transaction.
             let separator = if statement.starts_with("drop index") {
                 "; "
             } else {
@@ -388,10 +339,8 @@ async fn constraints_indexes_and_defaults_are_named_with_the_statement_that_make
         .execute("alter table signaling.refused set unlogged")
         .await;
     let found = findings(&world, "warn").await;
-    assert_eq!(
-        found[0].0,
-        "the table signaling.refused differs: table r not logged"
-    );
+    let name = "the table signaling.refused differs: table r not logged";
+    assert_eq!(found[0].0, name);
 }
 
 #[tokio::test]
@@ -414,11 +363,6 @@ async fn objects_of_the_application_and_newer_schemas_are_no_damage() {
              drop index signaling.outbox_sent",
         )
         .await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "objects", &["the schema is newer"]);
-    migrate(
-        &world,
-        "the schema signaling was up to date already: nothing changed",
-    )
-    .await;
+    finds(check(&world), "ok", "objects", &["the schema is newer"]).await;
+    migrate_prints(&world, UP_TO_DATE).await;
 }

@@ -1,40 +1,51 @@
-//! Row-level security on the schema's tables: what is sent, what is shown, and what the operator learns.
+//! Row-level security on the schema's tables: which messages are sent, which are shown, and how the operator learns of it.
 
-use super::{assert_line, check, said};
+use super::{check, finds};
 use crate::schema::roles::{Role, owned_world};
 use serde_json::json;
-use testkit::{PATIENCE, peer};
+use testkit::{PATIENCE, World, assert_contains, peer};
+
+const ENABLE: &str = "alter table signaling.outbox enable row level security";
+const FORCE: &str =
+    "alter table signaling.outbox enable row level security, force row level security";
+
+#[tokio::test]
+async fn row_security_that_applies_to_the_functions_owner_fails() {
+    let of_superuser = World::new().await;
+    of_superuser.execute(FORCE).await;
+    finds(check(&of_superuser), "ok", "row security", &[]).await;
+    let owned = owned_world().await;
+    owned.execute(ENABLE).await;
+    finds(check(&owned), "ok", "row security", &[]).await;
+    owned.execute(FORCE).await;
+    let phrases = ["policies on outbox", "no force row level security"];
+    finds(check(&owned), "FAIL", "row security", &phrases).await;
+}
 
 #[tokio::test]
 async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothing() {
     let world = owned_world().await;
     let role = Role::granted(&world, "worker").await;
+    world.execute(ENABLE).await;
     world
-        .execute(
-            "alter table signaling.outbox enable row level security;
-             alter table signaling.attempt enable row level security",
-        )
+        .execute("alter table signaling.attempt enable row level security")
         .await;
     let id = world.insert(peer(json!({}))).await;
     let mut worker = world.worker().env("DATABASE_URL", &role.url).start();
     assert_eq!(world.until_final(id).await.status, "message_sent");
     worker.stop().await;
 
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
+    let check = || check(&world).env("DATABASE_URL", &role.url);
+    let message = ["message", &id.to_string()];
     let phrases = ["attempt, outbox apply to", "bypassrls", "dashboard fail"];
-    assert_line(&text, "warn", "row security", &phrases);
-    let shown = role
-        .command(&["message", &id.to_string()])
-        .fails(1, &["row-level security"])
-        .await;
-    assert!(shown.stderr.contains("worker check"), "{shown:?}");
+    finds(check(), "warn", "row security", &phrases).await;
+    let phrases = ["row-level security", "worker check"];
+    role.command(&message).fails(1, &phrases).await;
 
-    world
-        .execute(&format!("alter role {} bypassrls", role.name))
-        .await;
-    let text = said(check(&world).env("DATABASE_URL", &role.url), 0).await;
-    assert_line(&text, "ok", "row security", &[]);
-    role.command(&["message", &id.to_string()]).succeeds().await;
+    let name = &role.name;
+    world.execute(&format!("alter role {name} bypassrls")).await;
+    finds(check(), "ok", "row security", &[]).await;
+    role.command(&message).succeeds().await;
 }
 
 #[tokio::test]
@@ -42,17 +53,12 @@ async fn forced_row_security_is_logged_with_what_to_do_and_so_is_its_end() {
     let world = owned_world().await;
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
-    world
-        .execute("alter table signaling.outbox enable row level security, force row level security")
-        .await;
+    world.execute(FORCE).await;
     let id = world.insert(peer(json!({}))).await;
     worker.until_logged("database_failed").await;
     let line = worker.log_line("database_failed");
-    assert!(line.contains("no force row level security"), "{line}");
+    assert_contains(&line, &["no force row level security"]);
     assert!(world.calls_of("hello").is_empty());
-    let text = said(check(&world), 1).await;
-    let phrases = ["no force row level security"];
-    assert_line(&text, "FAIL", "row security", &phrases);
 
     world
         .execute("alter table signaling.outbox no force row level security")
@@ -63,20 +69,15 @@ async fn forced_row_security_is_logged_with_what_to_do_and_so_is_its_end() {
 }
 
 #[tokio::test]
-async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent() {
+async fn a_worker_that_starts_under_forced_row_security_logs_why_it_sends_nothing() {
     for table in ["outbox", "lane"] {
         let world = owned_world().await;
-        world
-            .execute(&format!(
-                "alter table signaling.{table} enable row level security, force row level security"
-            ))
-            .await;
+        world.execute(&FORCE.replace("outbox", table)).await;
         world.insert(peer(json!({}))).await;
         let mut worker = world.worker().start();
         let holds = async || worker.stderr.text().contains("row-level security");
         world.until("the worker says why", PATIENCE, holds).await;
-        let text = worker.stderr.text();
-        assert!(text.contains("worker check"), "{table}: {text}");
+        assert_contains(&worker.stderr.text(), &["worker check"]);
         assert!(world.calls_of("hello").is_empty());
         if table == "outbox" {
             worker.stop().await;
@@ -89,49 +90,37 @@ async fn a_worker_that_starts_under_forced_row_security_says_why_nothing_is_sent
 #[tokio::test]
 async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() {
     let world = owned_world().await;
-    let mut worker = world.worker().start();
-    worker.until_logged("worker_started").await;
-    worker.stop().await;
+    world.open_lane("default").await;
     let id = world.insert(peer(json!({}))).await.to_string();
     let operator = Role::granted(&world, "operator").await;
-    let secure = async |change: &str| {
-        for table in ["outbox", "lane", "worker", "refused"] {
-            let statement = format!("alter table signaling.{table} {change}");
-            world.execute(&statement).await;
-        }
-    };
-    secure("enable row level security, force row level security").await;
+    let tables = ["outbox", "lane", "worker", "refused"];
+    for table in tables {
+        world.execute(&FORCE.replace("outbox", table)).await;
+    }
     for arguments in [
         &["pause", "default"][..],
         &["resume", "default"],
         &["limit", "default", "5"],
         &["cancel", &id],
         &["retry", "--app", "default"],
-        &[
-            "adopt",
-            "--environment",
-            "tests",
-            "--send-pending",
-            "default",
-        ],
+        &["adopt", "--environment=tests", "--send-pending", "default"],
         &["status"],
         &["workers"],
         &["message", &id],
     ] {
-        let finished = operator
-            .command(arguments)
-            .fails(1, &["row-level security", "`alter ", "worker check"])
-            .await;
+        let command = operator.command(arguments);
+        let phrases = ["row-level security", "`alter ", "worker check"];
+        let finished = command.fails(1, &phrases).await;
         assert!(!finished.stderr.contains("no operator"), "{finished:?}");
     }
     // The functions pass over it, and the role can't read the report.
-    secure("no force row level security").await;
+    for table in tables {
+        let no_force = format!("alter table signaling.{table} no force row level security");
+        world.execute(&no_force).await;
+    }
     let paused = operator.command(&["pause", "default"]);
     let phrases = ["the change took effect", "row-level security", "`alter "];
     paused.fails(1, &phrases).await;
-    assert!(
-        world
-            .ask::<bool>("select paused_at is not null from signaling.lane")
-            .await
-    );
+    let is_paused = "select paused_at is not null from signaling.lane";
+    assert!(world.ask::<bool>(is_paused).await);
 }

@@ -4,7 +4,7 @@ use simulator::SimulatorConfig;
 use sqlx::{Connection, PgConnection};
 use testkit::{PATIENCE, Postgres, World, execute};
 
-use super::{assert_line, check, said};
+use super::{check, finds, report};
 use crate::schema::roles::Role;
 
 #[tokio::test]
@@ -16,55 +16,37 @@ async fn inactive_slots_and_prepared_transactions_warn() {
     ];
     let postgres = Postgres::start_with_settings(&settings).await;
     let world = World::on(&postgres, SimulatorConfig::default()).await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "replication", &["no slot and no standby"]);
+    let check = || check(&world);
+    let phrases = ["no slot and no standby"];
+    finds(check(), "ok", "replication", &phrases).await;
 
     world
         .execute("select pg_create_logical_replication_slot('forgotten', 'pgoutput')")
         .await;
-    let text = said(check(&world), 0).await;
     let phrases = [
         "'forgotten' is inactive",
         "keeps WAL",
         "pg_drop_replication_slot",
     ];
-    assert_line(&text, "warn", "replication", &phrases);
-    world
-        .execute("select pg_drop_replication_slot('forgotten')")
-        .await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "replication", &[]);
-
-    // A physical slot that has reserved the log, as a standby's has.
-    world
-        .execute("select pg_create_physical_replication_slot('standby', true)")
-        .await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "warn", "replication", &["'standby' is inactive"]);
-
+    finds(check(), "warn", "replication", &phrases).await;
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
     let statement = "begin; update signaling.retention set deleted = 0; create table held ();
                      prepare transaction 'orphan'";
     execute(&mut session, statement).await;
-    let holds = async || {
-        said(check(&world), 0)
-            .await
-            .contains("prepared transaction 'orphan'")
-    };
-    world.until("the transaction is old", PATIENCE, holds).await;
-    let text = said(check(&world), 0).await;
+    let is_named = async || report(check(), 0).await.contains("transaction 'orphan'");
+    world
+        .until("the transaction is old", PATIENCE, is_named)
+        .await;
     let phrases = ["'orphan' of postgres", "rollback prepared"];
-    assert_line(&text, "warn", "snapshots", &phrases);
+    finds(check(), "warn", "snapshots", &phrases).await;
     execute(&mut session, "rollback prepared 'orphan'").await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "snapshots", &[]);
+    finds(check(), "ok", "snapshots", &[]).await;
 }
 
 #[tokio::test]
 async fn a_changed_collation_version_warns() {
     let world = World::new().await;
-    let text = said(check(&world), 0).await;
-    assert_line(&text, "ok", "collations", &[]);
+    finds(check(&world), "ok", "collations", &[]).await;
     let version: i32 = world
         .ask("select current_setting('server_version_num')::int")
         .await;
@@ -75,9 +57,8 @@ async fn a_changed_collation_version_warns() {
     world
         .execute("update pg_database set datcollversion = '0' where datname = current_database()")
         .await;
-    let text = said(check(&world), 0).await;
     let phrases = ["was 0 and is", "refresh collation version", "reindex"];
-    assert_line(&text, "warn", "collations", &phrases);
+    finds(check(&world), "warn", "collations", &phrases).await;
 }
 
 #[tokio::test]
@@ -87,41 +68,37 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
     for name in ["one", "two", "three"] {
         world.pretend_worker(name, "1", "default").await;
     }
-    let check_role = || check(&world).env("DATABASE_URL", &role.url);
-    let text = said(check_role(), 0).await;
-    assert_line(&text, "ok", "connections", &["3 live workers up to 27"]);
+    let check = || check(&world).env("DATABASE_URL", &role.url);
+    let phrases = ["3 live workers up to 27"];
+    finds(check(), "ok", "connections", &phrases).await;
+
+    let name = &role.name;
     world
-        .execute(&format!("alter role {} connection limit 20", role.name))
+        .execute(&format!("alter role {name} connection limit 20"))
         .await;
-    let text = said(check_role(), 0).await;
-    let phrases = ["of 20 are left by the role's connection limit"];
-    assert_line(&text, "warn", "connections", &phrases);
-    let database: String = world.ask("select current_database()::text").await;
+    let phrases = [
+        "of 20 are left by the role's connection limit",
+        "WORKER_DATABASE_CONNECTIONS",
+    ];
+    finds(check(), "warn", "connections", &phrases).await;
+
     world
-        .execute(&format!(
-            "alter role {} connection limit -1; alter database {database} connection limit 19",
-            role.name
-        ))
+        .execute(&format!("alter role {name} connection limit -1"))
         .await;
-    let text = said(check_role(), 0).await;
+    world.alter_database("connection limit 19").await;
     let phrases = ["of 19 are left by the database's connection limit"];
-    assert_line(&text, "warn", "connections", &phrases);
+    finds(check(), "warn", "connections", &phrases).await;
 }
 
 /// The faults that a query finds in a session for which this view replaces the system's view of its name.
-async fn faults(query: &'static str, view: &'static str) -> Vec<String> {
+async fn faults(query: &'static str, view: &str) -> Vec<String> {
     let world = World::new().await;
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
-    for statements in [
-        "create schema replaced; set search_path = replaced, pg_catalog;
-         create function ago(transactions bigint) returns xid language sql as
-             'select ((txid_current() - $1 + 4294967296) % 4294967296)::text::xid'",
-        view,
-    ] {
-        sqlx::raw_sql(statements)
-            .execute(&mut session)
-            .await
-            .expect("replaced");
+    let schema = "create schema replaced; set search_path = replaced, pg_catalog;
+                  create function ago(transactions bigint) returns xid language sql as
+                      'select ((txid_current() - $1 + 4294967296) % 4294967296)::text::xid'";
+    for statements in [schema, view] {
+        execute(&mut session, statements).await;
     }
     sqlx::query_scalar(query)
         .fetch_all(&mut session)
