@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 
 use super::databases::Postgres;
 use super::postgres::free_port;
-use super::{PATIENCE, comes_true};
+use super::{PATIENCE, World, comes_true};
 
 /// All clients of a pool share these connections: fewer than two workers would have.
 const POOL_SIZE: u32 = 4;
@@ -122,6 +122,15 @@ max_client_conn = 200
             let last: Vec<_> = log.lines().rev().take(10).collect();
             panic!("PgBouncer does not answer; its log, the newest first: {last:#?}");
         }
+    }
+}
+
+impl World {
+    /// Starts a PgBouncer on the shared cluster. From now on, the workers and commands of this world connect through it.
+    pub async fn connect_through_pooler(&mut self, settings: &str) -> PgBouncer {
+        let pooler = PgBouncer::start(Postgres::shared().await, settings).await;
+        self.url = pooler.url(&self.url);
+        pooler
     }
 }
 

@@ -230,6 +230,13 @@ impl World {
         .await
     }
 
+    pub async fn count_attempts(&self, condition: &str) -> i64 {
+        self.ask(&format!(
+            "select count(*) from signaling.attempt where {condition}"
+        ))
+        .await
+    }
+
     pub async fn ask<T: Scalar>(&self, statement: &str) -> T {
         let mut connection = self.pool.acquire().await.expect("a connection");
         ask(&mut connection, statement).await
@@ -254,6 +261,17 @@ impl World {
         let mut transaction = self.pool.begin().await.expect("a transaction");
         execute(&mut transaction, statement).await;
         transaction
+    }
+
+    /// Inserts a message for an idle worker, whose claim waits until the returned transaction ends.
+    pub async fn block_claim(&self, columns: Value) -> (Transaction<'static, Postgresql>, i64) {
+        self.until_idle().await;
+        let lock = self
+            .open_transaction("select from signaling.lane for update")
+            .await;
+        let id = self.insert(peer(columns)).await;
+        self.until_worker_waits_for_lock().await;
+        (lock, id)
     }
 
     pub async fn terminate_workers(&self) -> i64 {
@@ -343,6 +361,12 @@ impl World {
         self.until_count(0, "status = 'pending'").await;
     }
 
+    /// Waits until no message is pending, and asserts that so many were sent.
+    pub async fn until_all_sent(&self, count: i64) {
+        self.until_all_final().await;
+        assert_eq!(self.count("status = 'message_sent'").await, count, "sent");
+    }
+
     /// Waits until a worker is idle, so that inserts notify it.
     pub async fn until_idle(&self) {
         self.until_true(
@@ -353,6 +377,11 @@ impl World {
 
     pub fn seen(&self) -> Summary {
         self.simulator.ledger().summary()
+    }
+
+    /// The most calls of the usual app that arrived in a sliding second.
+    pub fn busiest_second(&self) -> u64 {
+        self.seen().apps[APP_ID].worst_sliding_second
     }
 
     pub fn calls_of(&self, payload: &str) -> Vec<Call> {
