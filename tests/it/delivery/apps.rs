@@ -1,21 +1,10 @@
 //! Several apps in one worker.
 
-use serde_json::json;
-
-use testkit::{World, app_table, peer};
-
-/// Inserts messages of an app.
-async fn insert(world: &World, app: &str, count: u32) {
-    for number in 0..count {
-        let payload = format!("{app} {number}");
-        let message = json!({"app": app, "payload": payload});
-        world.insert(peer(message)).await;
-    }
-}
+use testkit::{World, app_table};
 
 /// Inserts messages of an app, and asserts that each is sent soon after its due time.
-async fn assert_prompt(world: &World, app: &str, count: u32) {
-    insert(world, app, count).await;
+async fn assert_prompt(world: &World, app: &str, count: i32) {
+    world.insert_many_of(app, count).await;
     let sent = format!("app = '{app}' and status = 'message_sent'");
     world.until_count(count.into(), &sent).await;
     let late = format!("app = '{app}' and sent_at > due_at + interval '3 s'");
@@ -28,8 +17,8 @@ async fn an_app_whose_calls_hang_does_not_delay_another() {
     world.set_faults(&["hang:app=stuck-id"]);
     let config = app_table("stuck", "max_in_flight = 20") + &app_table("quick", "");
     // More messages than may be in flight.
-    insert(&world, "stuck", 40).await;
-    let worker = world
+    world.insert_many_of("stuck", 40).await;
+    let _worker = world
         .worker_without_app()
         .file("WORKER_CONFIG", &config)
         .start();
@@ -40,7 +29,6 @@ async fn an_app_whose_calls_hang_does_not_delay_another() {
     let seen = world.seen();
     assert_eq!(seen.apps["quick-id"].calls, 100);
     assert!(seen.apps["stuck-id"].calls <= 20, "{seen:?}");
-    drop(worker);
 }
 
 #[tokio::test]
@@ -52,7 +40,7 @@ async fn an_app_that_is_held_does_not_delay_another() {
         let world = World::new().await;
         world.set_faults(&["401:app=held-id"]);
         let config = app_table("held", lines) + &app_table("fine", "");
-        insert(&world, "held", 100).await;
+        world.insert_many_of("held", 100).await;
         let worker = world
             .worker_without_app()
             .file("WORKER_CONFIG", &config)
@@ -72,8 +60,8 @@ async fn each_app_has_its_own_limit_and_base_url() {
     let other = World::new().await;
     let base_url = format!("base_url = \"{}\"", other.simulator.base_url());
     let config = app_table("narrow", "rate = 20") + &app_table("elsewhere", &base_url);
-    insert(&world, "narrow", 30).await;
-    insert(&world, "elsewhere", 1).await;
+    world.insert_many_of("narrow", 30).await;
+    world.insert_many_of("elsewhere", 1).await;
     let _worker = world
         .worker_without_app()
         .file("WORKER_CONFIG", &config)
@@ -82,14 +70,4 @@ async fn each_app_has_its_own_limit_and_base_url() {
     assert_eq!((world.seen().calls, other.seen().calls), (30, 1));
     let worst = world.seen().apps["narrow-id"].worst_sliding_second;
     assert!(worst <= 20, "{worst} calls in a second");
-}
-
-#[tokio::test]
-async fn messages_of_an_app_that_no_worker_serves_wait() {
-    let world = World::new().await;
-    let unserved = world.insert(peer(json!({"app": "unserved"}))).await;
-    let _worker = world.worker().start();
-    world.assert_sends().await;
-    assert_eq!(world.row(unserved).await.status, "pending");
-    assert_eq!(world.seen().calls, 1);
 }

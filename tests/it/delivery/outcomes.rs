@@ -14,11 +14,7 @@ async fn each_kind_of_message_ends_with_the_status_and_request_id_of_the_api() {
         ("message_sent", "sent", peer(json!({"payload": "sent"}))),
         ("message_delivered", "online-1", acked("online-1")),
         ("message_offline", "offline-1", acked("offline-1")),
-        (
-            "message_sent",
-            "channel",
-            channel(json!({"payload": "channel"})),
-        ),
+        ("message_sent", "all", channel(json!({"payload": "all"}))),
     ];
     let mut ids = Vec::new();
     for (.., message) in &messages {
@@ -73,36 +69,4 @@ async fn a_message_that_the_api_rejects_fails_at_once_with_its_reason() {
         }
     }
     assert_eq!(world.seen().calls, 3, "a rejected message is sent again");
-}
-
-#[tokio::test]
-async fn an_expired_message_is_not_sent() {
-    let world = World::new().await;
-    let _worker = world.worker().start();
-    let (_, row) = world.deliver(json!({"expires_at": "2001-01-01"})).await;
-    let found = (row.status.as_str(), row.attempts, row.sent_at);
-    assert_eq!(found, ("expired", 0, None));
-    assert!(row.error.expect("an error").contains("expires_at"));
-
-    let later = world.time_in(60_000).await;
-    let (_, row) = world.deliver(json!({"expires_at": later})).await;
-    assert_eq!(row.status, "message_sent");
-    assert_eq!(world.seen().calls, 1);
-}
-
-#[tokio::test]
-async fn a_message_that_expires_before_its_retry_ends_as_expired() {
-    let world = World::new().await;
-    let _worker = world.worker().start();
-    world.assert_sends().await;
-    world.set_faults(&["500"]);
-    let soon = world.time_in(1_500).await;
-    let message = json!({"expires_at": soon, "max_attempts": 1_000});
-    let (_, row) = world.deliver(message).await;
-    assert_eq!(row.status, "expired");
-    assert!(row.attempts >= 1);
-    let error = row.error.expect("the error of the last attempt");
-    assert!(error.contains("500"), "{error}");
-    let calls = world.calls_of("hello").len();
-    assert_eq!(Ok(calls), usize::try_from(row.attempts));
 }

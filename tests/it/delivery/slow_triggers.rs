@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use testkit::{PgBouncer, Postgres, Running, World, fleet, peer};
+use testkit::{Postgres, Worker, World, fleet, peer};
 
 /// Longer than any claim or record waits.
 const TRIGGER_S: u32 = 60;
@@ -33,22 +33,25 @@ async fn insert(world: &World, payload: &str) -> i64 {
     world.insert(peer(message)).await
 }
 
-fn start(world: &World) -> Running {
-    world
-        .worker()
-        .env("WORKER_REQUEST_TIMEOUT", "200ms")
-        .env("WORKER_CONNECT_TIMEOUT", "200ms")
-        .env("WORKER_LEASE", "3s")
-        .start()
-}
-
-#[tokio::test]
-async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only() {
+/// A world with fifty messages after one whose claim waits in the trigger. Returns the ID of that one.
+async fn world_with_slow_claim() -> (World, i64) {
     let world = World::new().await;
     slow_down(&world, "new.claim_id is not null").await;
     let slow = insert(&world, "slow").await;
     world.insert_many(50).await;
-    let mut worker = start(&world);
+    (world, slow)
+}
+
+fn worker(world: &World) -> Worker {
+    let worker = world.worker().env("WORKER_REQUEST_TIMEOUT", "200ms");
+    let worker = worker.env("WORKER_CONNECT_TIMEOUT", "200ms");
+    worker.env("WORKER_LEASE", "3s")
+}
+
+#[tokio::test]
+async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only() {
+    let (world, slow) = world_with_slow_claim().await;
+    let mut worker = worker(&world).start();
     world.until_sent(50).await;
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
     worker.until_logged("messages_refused").await;
@@ -66,51 +69,32 @@ async fn a_trigger_that_keeps_one_message_waiting_stops_its_app_for_seconds_only
 /// The claim of one worker locks the row of the lane, and the other workers wait for it.
 #[tokio::test]
 async fn a_fleet_goes_on_beside_a_message_that_waits_in_a_trigger() {
-    let world = World::new().await;
-    slow_down(&world, "new.claim_id is not null").await;
-    let slow = insert(&world, "slow").await;
-    world.insert_many(50).await;
-    let workers = fleet(3, || {
-        world
-            .worker()
-            .env("WORKER_REQUEST_TIMEOUT", "200ms")
-            .env("WORKER_LEASE", "3s")
-    })
-    .await;
+    let (world, slow) = world_with_slow_claim().await;
+    let _workers = fleet(3, || worker(&world)).await;
     world.until_sent(50).await;
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
-    drop(workers);
 }
 
 /// Behind a pooler, each call carries its timeout itself.
 #[tokio::test]
 async fn a_message_that_waits_in_a_trigger_is_found_behind_a_pooler() {
-    let world = World::new().await;
-    slow_down(&world, "new.claim_id is not null").await;
-    let slow = insert(&world, "slow").await;
-    world.insert_many(20).await;
-    let pooler = PgBouncer::start(Postgres::shared().await, "").await;
-    let worker = world
-        .worker()
-        .env("DATABASE_URL", &pooler.url(&world.url))
-        .start();
-    world.until_sent(20).await;
+    let (mut world, slow) = world_with_slow_claim().await;
+    let _pooler = world.connect_through_pooler("").await;
+    let _worker = world.worker().start();
+    world.until_sent(50).await;
     assert_eq!(world.refused().await, [(slow, Some("57014".into()))]);
-    drop(worker);
 }
 
 #[tokio::test]
 async fn several_messages_that_wait_in_a_trigger_do_not_stop_the_rest() {
-    let world = World::new().await;
-    slow_down(&world, "new.claim_id is not null").await;
-    for _ in 0..3 {
+    let (world, _) = world_with_slow_claim().await;
+    for _ in 0..2 {
         insert(&world, "slow").await;
     }
     world.insert_many(20).await;
-    let worker = start(&world);
-    world.until_sent(20).await;
+    let _worker = worker(&world).start();
+    world.until_sent(70).await;
     assert!(world.calls_of("slow").is_empty());
-    drop(worker);
 }
 
 #[tokio::test]
@@ -119,7 +103,7 @@ async fn a_record_that_waits_in_a_trigger_keeps_no_other_from_being_written() {
     slow_down(&world, "new.status = 'message_sent'").await;
     let slow = insert(&world, "slow").await;
     world.insert_many(20).await;
-    let mut worker = start(&world);
+    let mut worker = worker(&world).start();
     world.until_sent(20).await;
     worker.until_logged("record_refused").await;
     assert!(worker.log_line("record_refused").contains("57014"));
@@ -144,26 +128,21 @@ async fn a_message_that_waits_in_a_trigger_keeps_no_other_from_expiring() {
         |payload: &str| peer(json!({"payload": payload, "due_at": later, "expires_at": past}));
     let slow = world.insert(overdue("slow")).await;
     let fine = world.insert(overdue("fine")).await;
-    let worker = start(&world);
+    let worker = worker(&world).start();
     assert_eq!(world.until_final(fine).await.status, "expired");
     assert_eq!(world.row(slow).await.status, "pending");
     worker.until_logged("messages_refused").await;
-    drop(worker);
 }
 
-/// Sends a signal to the server processes of the workers' connections.
+/// Sends a signal to the server processes of the worker's connections.
 async fn signal_backends(world: &World, signal: &str) {
     let query = "select pid from pg_stat_activity where datname = current_database()
                  and application_name like 'signaling%'";
     let pids: Vec<i32> = world.column(query).await;
-    assert!(!pids.is_empty() || signal == "CONT");
-    for pid in pids {
-        let pid = pid.to_string();
-        std::process::Command::new("kill")
-            .args([&format!("-{signal}"), pid.as_str()])
-            .status()
-            .expect("signalled");
-    }
+    assert!(!pids.is_empty() || signal == "-CONT");
+    let mut kill = std::process::Command::new("kill");
+    kill.arg(signal).args(pids.iter().map(ToString::to_string));
+    kill.status().expect("kill runs");
 }
 
 #[tokio::test]
@@ -179,20 +158,19 @@ async fn a_suspended_database_refuses_no_message() {
              create trigger audit before update on signaling.outbox for each row execute function audit()",
         )
         .await;
-    let worker = start(&world);
+    let worker = worker(&world).start();
     worker.until_logged("worker_started").await;
     world.until_idle().await;
     for turn in 1..=2 {
-        signal_backends(&world, "STOP").await;
+        signal_backends(&world, "-STOP").await;
         world.insert_many(200).await;
         // Longer than a claim waits, and than the claim after it that tests one message at a time.
         tokio::time::sleep(Duration::from_secs(11)).await;
-        signal_backends(&world, "CONT").await;
+        signal_backends(&world, "-CONT").await;
         world.until_sent(200 * turn).await;
     }
     assert_eq!(world.refused().await, []);
     assert_eq!(worker.logged("messages_refused"), 0);
-    drop(worker);
 }
 
 /// Each change of a message is slow, as on an overloaded database. The write by which `is_slow` recognises such a database is
@@ -208,7 +186,7 @@ async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
         )
         .await;
     let slow = insert(&world, "slow").await;
-    let worker = start(&world);
+    let _worker = worker(&world).start();
     // Of two claims, one has the timeout of a slow database, and the next one searches for a slow message.
     world
         .until_true(
@@ -219,5 +197,4 @@ async fn a_slow_trigger_on_a_slow_database_refuses_no_message() {
     assert_eq!(world.refused().await, []);
     speed_up(&world).await;
     assert_eq!(world.until_final(slow).await.status, "message_sent");
-    drop(worker);
 }

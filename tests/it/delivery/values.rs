@@ -15,15 +15,13 @@ async fn a_line_break_around_any_value_changes_nothing() {
     let from_variable = world
         .worker()
         .env("AGORA_API_SECRET", &format!("{API_SECRET}\u{a0}\r\n"));
+    let base_url = world.simulator.base_url();
     for worker in [from_variable, from_file] {
         let mut worker = worker
             .env("DATABASE_URL", &format!(" {}\r\n", world.url))
             .env("AGORA_APP_ID", &format!("{APP_ID}\n"))
             .env("AGORA_API_KEY", &format!("\u{feff}{API_KEY}\r"))
-            .env(
-                "AGORA_BASE_URL",
-                &format!("{}\r\n", world.simulator.base_url()),
-            )
+            .env("AGORA_BASE_URL", &format!("{base_url}\r\n"))
             .start();
         world.assert_sends().await;
         worker.stop().await;
