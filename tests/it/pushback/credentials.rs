@@ -2,7 +2,7 @@
 
 use tempfile::NamedTempFile;
 
-use testkit::{API_KEY, API_SECRET, APP_ID, Running, World, fleet};
+use testkit::{API_SECRET, Running, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
@@ -15,14 +15,8 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
         world
             .set_messages("max_attempts = 1, at_most_once = id = 1")
             .await;
-        let mut fleet = fleet(3, || {
-            world
-                .worker_without_app()
-                .env("AGORA_APP_ID", APP_ID)
-                .env("AGORA_API_KEY", API_KEY)
-                .env("AGORA_API_SECRET_FILE", path)
-        })
-        .await;
+        let worker = || world.worker().without_env("AGORA_API_SECRET");
+        let mut fleet = fleet(3, || worker().env("AGORA_API_SECRET_FILE", path)).await;
         world
             .until_lane("hold = 'unauthorized' and hold_probes >= 3 and hold_reason like '%401%'")
             .await;

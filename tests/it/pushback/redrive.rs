@@ -1,10 +1,8 @@
 //! `worker retry` and `signaling.retry`: an operator sends finished messages again.
 
 use serde_json::json;
-
-use super::operator::{done, fails, refusal};
-use testkit::fleet;
-use testkit::{APP_ID, World, peer};
+use sqlx::AssertSqlSafe;
+use testkit::{World, assert_contains, peer};
 
 /// The name and the columns of finished messages, and of one that waits.
 const MESSAGES: [&str; 9] = [
@@ -24,10 +22,8 @@ async fn insert_messages(world: &World) {
     for message in MESSAGES {
         let (name, columns) = message.split_once(": ").expect("a name");
         let id = world.insert(peer(json!({"payload": name}))).await;
-        let set = "update signaling.outbox set attempts = 10";
-        world
-            .execute(&format!("{set}, {columns} where id = {id}"))
-            .await;
+        let change = format!("attempts = 10, {columns} where id = {id}");
+        world.set_messages(&change).await;
     }
     world.open_lane("default").await;
     world.open_lane("other").await;
@@ -64,7 +60,7 @@ const FILTERS: &str = "
 
 /// The number of messages that `worker retry` reports.
 async fn messages(world: &World, arguments: &[&str]) -> usize {
-    let said = done(world, arguments).await;
+    let said = world.run(arguments).await;
     if said.contains("no message is due again") {
         return 0;
     }
@@ -75,6 +71,13 @@ async fn messages(world: &World, arguments: &[&str]) -> usize {
         .collect();
     assert!(!numbers.is_empty(), "{arguments:?} says {said}");
     numbers.iter().sum()
+}
+
+/// The number of messages that `signaling.retry` reports.
+async fn retried(world: &World, arguments: &str) -> usize {
+    let retry =
+        format!("select coalesce(sum(messages), 0)::bigint from signaling.retry({arguments})");
+    usize::try_from(world.ask::<i64>(&retry).await).expect("a count")
 }
 
 #[tokio::test]
@@ -107,18 +110,13 @@ async fn retry_chooses_the_messages_of_its_filter_and_a_dry_run_only_counts() {
         assert_eq!(again, 0, "{flags}: the messages are pending already");
         world.execute(as_before).await;
 
-        let count = i64::try_from(count).expect("few");
         let comma = if arguments.is_empty() { "" } else { ", " };
-        let dry_run = format!(
-            "select coalesce(sum(messages), 0)::bigint from signaling.retry({arguments}{comma}dry_run => true)"
-        );
-        assert_eq!(world.ask::<i64>(&dry_run).await, count, "{dry_run}");
+        let dry_run = format!("{arguments}{comma}dry_run => true");
+        assert_eq!(retried(&world, &dry_run).await, count, "{dry_run}");
         assert_eq!(pending(&world).await, [""; 0], "a dry run changes nothing");
-        let retry =
-            format!("select coalesce(sum(messages), 0)::bigint from signaling.retry({arguments})");
-        assert_eq!(world.ask::<i64>(&retry).await, count, "{retry}");
-        assert_eq!(pending(&world).await, expected, "{retry}");
-        assert_eq!(world.ask::<i64>(&retry).await, 0, "{retry}");
+        assert_eq!(retried(&world, arguments).await, count, "{arguments}");
+        assert_eq!(pending(&world).await, expected, "{arguments}");
+        assert_eq!(retried(&world, arguments).await, 0, "{arguments}");
         world.execute(as_before).await;
     }
 }
@@ -129,10 +127,8 @@ async fn a_message_that_is_sent_again_has_all_attempts_and_no_past_expiry() {
     insert_messages(&world).await;
     let all = "array['failed', 'expired', 'cancelled', 'unknown']";
     for (max_rows, expected) in [(2, 2), (100, 5)] {
-        let retry = format!(
-            "select coalesce(sum(messages), 0)::bigint from signaling.retry(statuses => {all}, max_rows => {max_rows})"
-        );
-        assert_eq!(world.ask::<i64>(&retry).await, expected);
+        let arguments = format!("statuses => {all}, max_rows => {max_rows}");
+        assert_eq!(retried(&world, &arguments).await, expected);
     }
     let as_new = "status = 'pending' and attempts = 0 and finished_at is null and claim_id is null
                   and due_at <= now() and expires_at is null";
@@ -156,30 +152,12 @@ async fn messages_that_succeeded_or_are_not_finished_can_not_be_sent_again() {
         "pending",
         "nonsense",
     ] {
-        fails(&world, &["retry", "--status", status], 2, &[status]).await;
+        let command = world.command(&["retry", "--status", status]);
+        command.fails(2, &[status]).await;
         let retry = format!("select signaling.retry(statuses => array['failed', '{status}'])");
-        let refused = refusal(&world, &retry).await;
-        assert!(refused.contains("can be sent again"), "{refused}");
+        let retried = sqlx::query(AssertSqlSafe(retry)).execute(&world.pool).await;
+        let refused = retried.expect_err(status).to_string();
+        assert_contains(&refused, &["can be sent again"]);
     }
     assert_eq!(pending(&world).await, [""; 0]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_that_are_sent_again_keep_the_pace() {
-    let world = World::new().await;
-    world.insert_many(200).await;
-    world
-        .set_messages("status = 'failed', attempts = 10, sent_at = now(), finished_at = now()")
-        .await;
-    let _fleet = fleet(2, || world.worker().env("WORKER_RATE", "100")).await;
-    world.until_idle().await;
-    let retried = messages(&world, &["retry", "--app", "default"]).await;
-    assert_eq!(retried, 200);
-    world.until_all_final().await;
-    world.assert_sent_once(200).await;
-    let starts: i64 = world
-        .ask("select signaling.peak_rate('default', now() - interval '1 minute', now())")
-        .await;
-    assert!(starts <= 100, "{starts} calls in a second");
-    assert_eq!(world.seen().apps[APP_ID].by_status.get(&200), Some(&200));
 }
