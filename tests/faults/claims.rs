@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::database_proxy::{DatabaseProxy, Network};
-use testkit::{World, peer};
+use testkit::World;
 
 /// The database has claimed the message for the worker, and the worker does not know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -17,14 +17,9 @@ async fn a_claim_whose_response_is_lost_is_released_early_and_costs_no_attempt()
         .env("DATABASE_URL", &proxy.url)
         .env("WORKER_LEASE", "10m")
         .start();
-    world.until_idle().await;
 
-    // The claim waits for the row of the lane. Postgres executes the claim when the network drops its response.
-    let lock = world
-        .open_transaction("select from signaling.lane for update")
-        .await;
-    let id = world.insert(peer(json!({"at_most_once": true}))).await;
-    world.until_worker_waits_for_lock().await;
+    // Postgres executes the claim while the network drops its response.
+    let (lock, id) = world.block_claim(json!({"at_most_once": true})).await;
     proxy.set(Network::Swallowing);
     lock.commit().await.expect("unlocked");
     world.until_count(1, "claim_id is not null").await;

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use testkit::postgres::Settings;
 use testkit::{
-    APP_ID, PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer,
-    slow_api,
+    PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer, slow_api,
 };
 
 /// Calls a second.
@@ -20,16 +19,14 @@ const RECOVERY: Duration = Duration::from_secs(10);
 struct SteppedWorld {
     world: World,
     clock: SteppedClock,
-    postgres: Postgres,
+    _postgres: Postgres,
 }
 
 impl SteppedWorld {
     /// None if this machine has no libfaketime.
     async fn new(latency_ms: u64) -> Option<Self> {
         let Some(clock) = SteppedClock::new() else {
-            testkit::leave_out(
-                "steps of the database's clock are left out: this machine has no libfaketime",
-            );
+            testkit::leave_out("steps of the database's clock: this machine has no libfaketime");
             return None;
         };
         let postgres = Postgres::start_with(Settings {
@@ -41,7 +38,7 @@ impl SteppedWorld {
         Some(Self {
             world,
             clock,
-            postgres,
+            _postgres: postgres,
         })
     }
 
@@ -61,11 +58,6 @@ impl SteppedWorld {
                     && self.world.count("claimed_by = 'worker-1'").await > 0
             })
             .await;
-    }
-
-    async fn stop(self) {
-        self.world.pool.close().await;
-        self.postgres.cluster.stop().await.expect("stopped");
     }
 }
 
@@ -93,20 +85,16 @@ async fn a_step_of_the_clock_costs_seconds_repeats_no_call_and_keeps_the_limit()
     for worker in &workers {
         worker.until_logged("clock_stepped").await;
     }
-    world.until_all_final().await;
-    assert_eq!(world.count("status = 'message_sent'").await, 2_001);
+    world.until_all_sent(2_001).await;
     world.assert_no_repeats(2_001);
-    let seen = world.seen();
-    let lost: i64 = world.ask("select count(*) from signaling.attempt").await;
+    let lost = world.count_attempts("true").await;
     assert_eq!(lost, 0, "no message in flight counts as lost");
-    let busiest = seen.apps[APP_ID].worst_sliding_second;
+    let busiest = world.busiest_second();
     let longest_stall = stalls.take_longest();
     assert!(
         busiest <= u64::from(LIMIT) || longest_stall > SchedulerStalls::TOLERABLE,
         "{busiest} calls in a second, on a machine that stood still for {longest_stall:?}"
     );
-    drop(workers);
-    stepped.stop().await;
 }
 
 #[tokio::test]
@@ -133,8 +121,6 @@ async fn a_clock_that_is_ahead_for_a_moment_ends_no_message() {
     stepped.clock.set(0.0);
     assert_eq!(world.until_final(waiting).await.status, "message_sent");
     assert_eq!(world.seen().calls, before + 2);
-    drop(workers);
-    stepped.stop().await;
 }
 
 #[tokio::test]
@@ -158,14 +144,12 @@ async fn messages_of_a_clock_that_was_ahead_are_sent_by_later_workers_too() {
     stepped.clock.set(0.0);
     world.set_faults(&[]);
     let started = Instant::now();
-    let worker = stepped.fleet(1).await;
+    let _worker = stepped.fleet(1).await;
     for id in [retry, inserted] {
         assert_eq!(world.until_final(id).await.status, "message_sent");
     }
     let took = started.elapsed();
     assert!(took < Duration::from_secs(75), "{took:?}, and not an hour");
-    drop(worker);
-    stepped.stop().await;
 }
 
 #[tokio::test]

@@ -1,21 +1,17 @@
 //! Workers that run while the schema is damaged or replaced.
 
-use serde_json::json;
-
-use testkit::{World, assert_contains, peer};
+use testkit::{World, assert_contains};
 
 #[tokio::test]
 async fn a_worker_whose_schema_stays_broken_ends_with_advice() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    worker.until_logged("worker_started").await;
     world.until_idle().await;
     world.execute("drop function signaling.release_hold").await;
     assert_eq!(worker.wait_exit().await, Some(1));
     assert_eq!(worker.logged("schema_unusable"), 1);
-    let stderr = worker.stderr.text();
-    let phrase = "lacks function signaling.release_hold: run `worker migrate`";
-    assert!(stderr.contains(phrase), "{stderr}");
+    let advice = "lacks function signaling.release_hold: run `worker migrate`";
+    assert_contains(&worker.stderr.text(), &[advice]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,13 +19,10 @@ async fn a_worker_sends_while_migrations_replace_every_function() {
     let world = World::new().await;
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
-    for round in 0..5 {
+    for _ in 0..5 {
         world.execute(testkit::ALTER_EVERY_FUNCTION).await;
         world.run(&["migrate"]).await;
-        let id = world
-            .insert(peer(json!({"payload": format!("round {round}")})))
-            .await;
-        assert_eq!(world.until_final(id).await.status, "message_sent");
+        world.assert_sends().await;
     }
     assert!(worker.is_running());
     assert_eq!(worker.logged("schema_unusable"), 0);

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT, and a second one.
+//! The orderly end of a worker.
 
 use serde_json::json;
 
@@ -6,26 +6,22 @@ use testkit::{World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stops_records_its_outcomes_and_releases_unsent_messages() {
-    for signal in ["TERM", "INT"] {
-        let world = World::with(slow_api(100)).await;
-        world.insert_many(300).await;
-        let mut worker = world.worker().start();
-        world.until_accepted(50).await;
-        worker.signal(signal).await;
-        assert_eq!(worker.wait_exit().await, Some(0), "{signal}");
+    let world = World::with(slow_api(100)).await;
+    world.insert_many(300).await;
+    let mut worker = world.worker().start();
+    world.until_accepted(50).await;
+    worker.stop().await;
 
-        let called = i64::try_from(world.seen().accepted).expect("few");
-        assert!(called < 300, "the signal came too late for this test");
-        assert_eq!(world.count("status = 'message_sent'").await, called);
-        let released = "status = 'pending' and claim_id is null and due_at <= now()";
-        assert_eq!(world.count(released).await, 300 - called);
+    let called = i64::try_from(world.seen().accepted).expect("few");
+    assert!(called < 300, "the signal came too late for this test");
+    assert_eq!(world.count("status = 'message_sent'").await, called);
+    let released = "status = 'pending' and claim_id is null and due_at <= now()";
+    assert_eq!(world.count(released).await, 300 - called);
 
-        let next = world.worker().start();
-        world.until_all_final().await;
-        world.assert_no_repeats(300);
-        world.assert_sent_once(300).await;
-        drop(next);
-    }
+    let _next = world.worker().start();
+    world.until_all_final().await;
+    world.assert_no_repeats(300);
+    world.assert_sent_once(300).await;
 }
 
 #[tokio::test]
@@ -70,12 +66,7 @@ async fn an_idle_worker_whose_database_hangs_ends_with_success_after_the_drain_t
         .env("WORKER_POLL_INTERVAL", "60s")
         .env("WORKER_DRAIN_TIMEOUT", "300ms")
         .start();
-    world.until_idle().await;
-    let lock = world
-        .open_transaction("select from signaling.lane for update")
-        .await;
-    let id = world.insert(peer(json!({}))).await;
-    world.until_worker_waits_for_lock().await;
+    let (lock, id) = world.block_claim(json!({})).await;
     worker.signal("TERM").await;
     assert_eq!(worker.wait_exit().await, Some(0));
     let said = worker.stderr.text();
@@ -88,18 +79,11 @@ async fn an_idle_worker_whose_database_hangs_ends_with_success_after_the_drain_t
     assert_eq!(world.seen().calls, 1);
 }
 
-/// A claim may be in flight when the signal comes.
 #[tokio::test]
 async fn a_claim_that_a_shutdown_interrupts_leaves_no_row_behind() {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_POLL_INTERVAL", "60s").start();
-    world.until_idle().await;
-
-    let lock = world
-        .open_transaction("select from signaling.lane for update")
-        .await;
-    let id = world.insert(peer(json!({"at_most_once": true}))).await;
-    world.until_worker_waits_for_lock().await;
+    let (lock, id) = world.block_claim(json!({"at_most_once": true})).await;
     worker.signal("TERM").await;
     worker.until_logged("shutdown_started").await;
     lock.commit().await.expect("unlocked");

@@ -1,12 +1,10 @@
 //! Signals of a supervisor, a terminal or a log rotation.
 
-use std::process::Stdio;
+use std::path::Path;
 
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 
-use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, World, peer, slow_api, worker_binary};
+use testkit::{PATIENCE, World, peer, slow_api, worker_binary};
 
 #[tokio::test]
 async fn each_signal_that_ends_a_worker_lets_a_call_in_flight_be_recorded() {
@@ -76,39 +74,20 @@ async fn signals_of_profilers_end_a_worker_at_once_and_lose_no_message() {
 #[tokio::test]
 async fn a_worker_under_nohup_outlives_its_terminal() {
     let world = World::new().await;
-    let mut child = Command::new("nohup")
-        .arg(worker_binary())
-        .arg("run")
-        .env("DATABASE_URL", &world.url)
-        .env("AGORA_APP_ID", APP_ID)
-        .env("AGORA_API_KEY", API_KEY)
-        .env("AGORA_API_SECRET", API_SECRET)
-        .env("AGORA_BASE_URL", world.simulator.base_url())
-        .env("WORKER_OPS_ADDR", "off")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("nohup starts");
+    let worker = worker_binary().display().to_string();
+    let mut worker = world
+        .worker()
+        .as_command(&[&worker, "run"])
+        .binary(Path::new("nohup"))
+        .start();
     world.assert_sends().await;
-    let pid = child.id().expect("it runs").to_string();
-    let send = async |signal: &str| {
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(sent.await.expect("kill runs").success());
-    };
-    send("HUP").await;
+    worker.signal("HUP").await;
     // The worker handles signals in order, so it has handled SIGHUP when it has logged SIGUSR1.
-    send("USR1").await;
+    worker.signal("USR1").await;
+    worker.until_logged("signal_ignored").await;
     world.assert_sends().await;
-    send("TERM").await;
-    let mut log = String::new();
-    let mut stderr = child.stderr.take().expect("piped");
-    tokio::time::timeout(PATIENCE, stderr.read_to_string(&mut log))
-        .await
-        .expect("it ends")
-        .expect("read");
-    assert_eq!(child.wait().await.expect("its end").code(), Some(0));
+    worker.stop().await;
+    let log = worker.stderr.text();
     assert!(log.contains("signal=\"SIGTERM\""), "{log}");
     assert!(!log.contains("SIGHUP"), "{log}");
 }

@@ -1,6 +1,6 @@
 //! Values that Postgres can store and drivers can't read, in a table without its constraints.
 
-use testkit::{PATIENCE, World};
+use testkit::World;
 
 /// The ends of `timestamptz`, and years beyond RFC 3339.
 const TIMES: [&str; 6] = [
@@ -37,10 +37,7 @@ async fn no_time_in_a_row_or_a_lane_ends_a_worker() {
             .await;
     }
     // Three messages are due after the year 9999, and three expired before the year 1.
-    let due_are_final = async || world.count("status = 'pending'").await == 3;
-    world
-        .until("every due row is final", PATIENCE, due_are_final)
-        .await;
+    world.until_count(3, "status = 'pending'").await;
     assert_eq!(world.count("status = 'expired'").await, 3);
     assert_eq!(world.seen().calls, 5 + 12);
     for id in 1..=23 {
@@ -57,8 +54,7 @@ async fn no_time_in_a_row_or_a_lane_ends_a_worker() {
 async fn a_lane_with_impossible_slots_stops_no_worker() {
     let world = World::new().await;
     let mut worker = world.worker().start();
-    world.insert_many(1).await;
-    world.until_all_final().await;
+    world.assert_sends().await;
     // A constraint refuses infinite times.
     for time in ["294276-12-31 00:00:00+00", "4714-11-24 00:00:00+00 BC"] {
         world
