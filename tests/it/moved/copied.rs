@@ -8,10 +8,7 @@ use testkit::{PATIENCE, Running, Worker, World, app_table, assert_contains, peer
 async fn copy_of_production(pending: i32) -> World {
     let world = World::new().await;
     let mut production = of(&world, "production").start();
-    let id = world
-        .insert(peer(json!({"payload": "sent in production"})))
-        .await;
-    world.until_final(id).await;
+    world.assert_sends().await;
     production.stop().await;
     world.insert_many(pending).await;
     world
@@ -40,20 +37,15 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
     assert_contains(&line, &phrases);
     let sentence = "the app belongs to the environment production, and the workers that are alive \
                     belong to another one";
+    let is_registered = async || world.run(&["status"]).await.contains(sentence);
     world
-        .until("the worker is registered", PATIENCE, async || {
-            world.run(&["status"]).await.contains(sentence)
-        })
+        .until("the worker is registered", PATIENCE, is_registered)
         .await;
     let shown: Value = serde_json::from_str(&world.run(&["status", "--json"]).await).expect("JSON");
     assert_eq!(shown[0]["lane"]["environment"], "production");
     assert_eq!(shown[0]["lane"]["workers"]["refusing"], json!(["staging"]));
-    assert!(
-        world
-            .run(&["workers"])
-            .await
-            .contains("belongs to the environment staging")
-    );
+    let workers = world.run(&["workers"]).await;
+    assert_contains(&workers, &["belongs to the environment staging"]);
 
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
     assert_eq!(
@@ -61,42 +53,15 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
         "default belongs to the environment staging now, and did to the environment production: 30 messages cancelled\n"
     );
     staging.until_logged("lane_released").await;
-    let id = world.insert(peer(json!({"payload": "new"}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    world.deliver(json!({"payload": "new"})).await;
+    assert_eq!(world.calls_of("new").len(), 1);
     assert_eq!(world.count("status = 'cancelled'").await, 30);
-    assert_eq!(
-        world.seen().accepted,
-        2,
-        "one in production, and the new one"
-    );
+    assert_eq!(world.seen().calls, 2, "in production, and the new message");
     assert_eq!(staging.logged("lane_refused"), 1);
     assert_eq!(
         world.run(&adopt).await,
         "default belongs to the environment staging already: nothing changed\n"
     );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_whose_messages_shall_be_sent_is_sent_once_it_is_adopted() {
-    let world = copy_of_production(20).await;
-    let replacement = of(&world, "replacement").start();
-    refusal(&replacement).await;
-    let adopt = [
-        "adopt",
-        "default",
-        "--environment",
-        "replacement",
-        "--send-pending",
-    ];
-    assert!(
-        world
-            .run(&adopt)
-            .await
-            .contains(": 20 messages pending, to be sent\n")
-    );
-    world.until_all_final().await;
-    assert_eq!(world.count("status = 'message_sent'").await, 21);
-    assert_eq!(world.seen().duplicates, 0);
 }
 
 #[tokio::test]
@@ -129,14 +94,12 @@ async fn a_copy_that_is_restored_beneath_a_running_worker_is_refused() {
     world.until_idle().await;
     // A restore of the lane does the same.
     world.set_lane("environment = 'production'").await;
-    let id = world
-        .insert(peer(json!({"payload": "of production"})))
-        .await;
+    let id = world.insert(peer(json!({}))).await;
     refusal(&staging).await;
     assert_eq!(world.row(id).await.status, "pending");
-    world
-        .run(&["adopt", "--environment", "staging", "--send-pending"])
-        .await;
+    let adopt = ["adopt", "default", "--environment", "staging"];
+    let adopted = world.run(&[&adopt[..], &["--send-pending"]].concat()).await;
+    assert_contains(&adopted, &[": 1 message pending, to be sent\n"]);
     assert_eq!(world.until_final(id).await.status, "message_sent");
     staging.until_logged("lane_released").await;
 }
@@ -144,15 +107,13 @@ async fn a_copy_that_is_restored_beneath_a_running_worker_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_without_an_environment_belongs_to_the_first_worker_that_has_one() {
     let world = World::new().await;
-    let mut before = world.worker().start();
+    let before = world.worker().start();
     before.until_logged("worker_started").await;
     let worker = of(&world, "production").start();
     worker.until_logged("lane_environment_set").await;
     let line = refusal(&before).await;
-    assert!(line.contains("the environment production"), "{line}");
-    before.stop().await;
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
+    assert_contains(&line, &["the environment production"]);
+    world.assert_sends().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -175,62 +136,45 @@ async fn a_worker_that_refuses_an_app_deletes_no_message() {
     world
         .run(&["adopt", "--environment", "staging", "--send-pending"])
         .await;
-    let holds = async || world.count("true").await == 0;
-    world
-        .until("the old message is deleted", PATIENCE, holds)
-        .await;
+    world.until_count(0, "true").await;
 }
 
 #[tokio::test]
-async fn an_app_is_adopted_by_name_and_only_with_a_decision_and_an_environment() {
+async fn an_app_is_adopted_into_a_named_environment_once_the_other_workers_are_gone() {
     let world = copy_of_production(2).await;
-    for (flags, code, phrase) in [
-        (&["--environment", "staging"][..], 2, "--cancel-pending"),
-        (&["--send-pending"], 2, "WORKER_ENVIRONMENT"),
-        (&["--send-pending", "--environment", "a b"], 2, "letters"),
-        (
-            &["nothing", "--send-pending", "--environment", "staging"],
-            1,
-            "there is no app 'nothing'",
-        ),
-    ] {
-        let adopt = world.command(&[&["adopt"], flags].concat());
-        adopt.fails(code, &[phrase]).await;
-    }
+    let adopt = world.command(&["adopt", "--send-pending"]);
+    adopt.fails(2, &["WORKER_ENVIRONMENT"]).await;
+    let adopt = |environment: &str| {
+        world.command(&["adopt", "--send-pending", "--environment", environment])
+    };
+    adopt("a b").fails(2, &["letters"]).await;
     world.pretend_worker("w1", "1", "default").await;
     world
         .execute("update signaling.worker set environment = 'production', seen_at = now()")
         .await;
-    let adopt = ["adopt", "--send-pending", "--environment", "staging"];
-    let adopt = world.command(&adopt);
-    adopt.fails(1, &["try again in 30 seconds"]).await;
+    let refused = adopt("staging");
+    refused.fails(1, &["try again in 30 seconds"]).await;
     assert_eq!(world.count("status = 'pending'").await, 2);
 }
 
 #[tokio::test]
 async fn check_fails_for_an_app_of_another_environment_and_recommends_to_set_one() {
-    let world = copy_of_production(5).await;
-    world
-        .until("the messages are counted", PATIENCE, async || {
-            let shown = world.run(&["status", "--json"]).await;
-            let shown: Value = serde_json::from_str(&shown).expect("JSON");
-            shown[0]["pending"]["queued"] == 5
-        })
-        .await;
-    let check = async |environment: &str| {
-        let mut check = world.worker().env("WORKER_ENVIRONMENT", environment);
-        check = check.as_command(&["check"]);
-        check.finish().await
-    };
-    let finished = check("staging").await;
-    assert_eq!(finished.code, Some(1), "{finished:?}");
-    let refused = "FAIL  lane         default: it belongs to the environment production, and this worker to the environment staging: the worker refuses its messages, of which 5 were pending at the last count";
-    assert!(finished.stdout.contains(refused), "{finished:?}");
-    let phrase = "-> if this database is a copy, run `worker adopt default";
-    assert_contains(&finished.stdout, &[phrase]);
-    let finished = check("production").await;
-    assert_eq!(finished.code, Some(0), "{finished:?}");
-    assert_contains(&finished.stdout, &["ok    environment  production"]);
-    let finished = check("").await;
-    assert_contains(&finished.stdout, &["-> set WORKER_ENVIRONMENT"]);
+    let world = copy_of_production(0).await;
+    for (environment, code, phrases) in [
+        (
+            "staging",
+            1,
+            &[
+                "FAIL  lane         default: it belongs to the environment production, and this worker to the environment staging",
+                "-> if this database is a copy, run `worker adopt default",
+            ][..],
+        ),
+        ("production", 0, &["ok    environment  production"]),
+        ("", 1, &["-> set WORKER_ENVIRONMENT"]),
+    ] {
+        let check = of(&world, environment).as_command(&["check"]);
+        let finished = check.finish().await;
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        assert_contains(&finished.stdout, phrases);
+    }
 }

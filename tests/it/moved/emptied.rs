@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use crate::schema::protocol::lost_rows::TABLES;
-use testkit::{PATIENCE, World, comes_true, fleet, peer, slow_api};
+use testkit::{PATIENCE, World, assert_contains, fleet, peer, slow_api};
 
 /// How long a message takes at most that is inserted after a table was emptied.
 const SECONDS: Duration = Duration::from_secs(20);
@@ -18,30 +18,23 @@ async fn truncate(world: &World, tables: &[&str]) {
         .map(|name| format!("signaling.{name}"))
         .collect();
     let statement = format!("truncate {} cascade", tables.join(", "));
-    let emptied = comes_true(PATIENCE, async || {
-        sqlx::raw_sql(AssertSqlSafe(statement.clone()))
-            .execute(&world.pool)
-            .await
-            .is_ok()
-    })
-    .await;
-    assert!(emptied, "{statement}");
+    let is_emptied = async || {
+        let truncate = sqlx::raw_sql(AssertSqlSafe(statement.clone()));
+        truncate.execute(&world.pool).await.is_ok()
+    };
+    world.until(&statement, PATIENCE, is_emptied).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_is_sent_within_seconds_after_any_table_was_emptied() {
     let world = World::new().await;
     let worker = world.worker().start();
-    let first = world.insert(peer(json!({}))).await;
-    world.until_final(first).await;
+    world.assert_sends().await;
     for table in TABLES {
         truncate(&world, &[table]).await;
         let id = world.insert(peer(json!({"payload": table}))).await;
-        world
-            .until(&format!("sent without {table}"), SECONDS, async || {
-                world.row(id).await.status == "message_sent"
-            })
-            .await;
+        let is_sent = async || world.row(id).await.status == "message_sent";
+        world.until(table, SECONDS, is_sent).await;
     }
     assert_eq!(worker.logged("lane_missing"), 1);
     assert_eq!(worker.logged("database_failed"), 0);
@@ -58,27 +51,22 @@ async fn all_tables_are_emptied_during_calls_and_the_fleet_goes_on_below_the_lim
     truncate(&world, &TABLES).await;
     let accepted = world.seen().accepted;
     world.insert_many(200).await;
-    world.until_all_final().await;
-
-    assert_eq!(world.count("status = 'message_sent'").await, 200);
+    world.until_all_sent(200).await;
     assert!(world.seen().accepted >= accepted + 200);
-    let worst = world.seen().apps[testkit::APP_ID].worst_sliding_second;
+    let worst = world.busiest_second();
     // A machine that stands still brings calls together. The gap between the slots of both lanes is a claim of
     // `schema/protocol/lost_rows.rs`.
     assert!(worst <= 108, "{worst} calls in a second");
-    let missed: usize = fleet
-        .iter()
-        .map(|worker| worker.logged("lane_missing"))
-        .sum();
-    assert!((1..=2).contains(&missed), "{missed}");
-    let mut late = 0;
+    let (mut missed, mut late) = (0, 0);
     for mut worker in fleet {
         assert_eq!(worker.logged("database_failed"), 0);
         assert_eq!(worker.logged("record_failed"), 0);
         assert!(worker.logged("record_late") <= 1, "of many, one is logged");
+        missed += worker.logged("lane_missing");
         late += worker.logged("record_late");
         worker.stop().await;
     }
+    assert!((1..=2).contains(&missed), "{missed}");
     assert!(late >= 1, "calls were in flight");
 }
 
@@ -96,12 +84,7 @@ async fn a_limit_and_a_pause_that_are_lost_with_the_lane_are_warned_of() {
     truncate(&world, &["lane"]).await;
     worker.until_logged("lane_missing").await;
     let line = worker.log_line("lane_missing");
-    assert!(
-        line.contains(" WARN ") && line.contains("worker pause"),
-        "{line}"
-    );
-    let id = world.insert(peer(json!({}))).await;
-    assert_eq!(world.until_final(id).await.status, "message_sent");
-    let limit: f64 = world.ask("select limit_per_s from signaling.lane").await;
-    assert!((limit - 50.0).abs() < f64::EPSILON, "{limit}");
+    assert_contains(&line, &[" WARN ", "worker pause"]);
+    world.assert_sends().await;
+    assert!(world.lane::<bool>("limit_per_s = 50").await);
 }

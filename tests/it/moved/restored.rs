@@ -1,17 +1,15 @@
 //! A database that was restored from a dump, with the programs of Postgres.
 
-use std::path::Path;
-
 use serde_json::json;
-use sqlx::AssertSqlSafe;
+use tempfile::TempDir;
 use tokio::process::Command;
 
 use testkit::{Postgres, World, peer};
 
-/// By which a data-only restore is let in.
+/// With this setting, the outbox accepts messages that are not pending.
 const RESTORING: &str = "-c signaling.restoring=on";
 
-/// Runs a program of Postgres to its end; its output.
+/// Runs a program of Postgres, and returns its output.
 async fn run(program: &str, arguments: &[&str], options: &str) -> String {
     let postgres = Postgres::shared().await;
     let output = Command::new(postgres.cluster.program(program))
@@ -30,33 +28,48 @@ async fn run(program: &str, arguments: &[&str], options: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-async fn dump(world: &World, file: &Path, arguments: &[&str]) {
-    let file = format!("--file={}", file.display());
-    let mut given = vec!["--schema=signaling", "--dbname", &world.url, &file];
+/// Writes a dump of the outbox into a new file. Returns its path.
+async fn dump(world: &World, folder: &TempDir, arguments: &[&str]) -> String {
+    let file = folder.path().join("dump").display().to_string();
+    let mut given = vec![
+        "--schema=signaling",
+        "--dbname",
+        &world.url,
+        "--file",
+        &file,
+    ];
     given.extend(arguments);
     run("pg_dump", &given, "").await;
+    file
 }
 
-/// The messages of a source: how many of them are finished.
-const FINISHED: i64 = 60;
-/// At the time of the dump a worker has these; one of them may be sent once only.
-const CLAIMED: i64 = 10;
-/// Pending messages.
-const WAITING: i64 = 5;
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+/// A world without the outbox.
+async fn world_without_outbox() -> World {
+    let world = World::new().await;
+    world.execute("drop schema signaling cascade").await;
+    world
+}
+
+/// The finished messages of a source.
+const FINISHED: i32 = 60;
+/// The messages that a worker has at the time of the dump. The first of them is at-most-once.
+const CLAIMED: i32 = 10;
+/// The messages without a claim.
+const WAITING: i32 = 5;
 
 /// A world that a worker has served, and that is dumped while a worker has messages.
 async fn source() -> World {
     let world = World::new().await;
     let mut worker = world.worker().env("WORKER_NAME", "of the source").start();
     world.set_faults(&["500:count=20"]);
-    world
-        .insert_many(i32::try_from(FINISHED).expect("a few"))
-        .await;
+    world.insert_many(FINISHED).await;
     world.until_all_final().await;
     worker.stop().await;
-    world
-        .insert_many(i32::try_from(CLAIMED + WAITING).expect("a few"))
-        .await;
+    world.insert_many(CLAIMED + WAITING).await;
     world
         .execute(&format!(
             "update signaling.outbox
@@ -92,117 +105,81 @@ async fn serve(world: &World, target: &World) {
 
     let _worker = target.worker().start();
     target.until_all_final().await;
-    let once = FINISHED + 1;
+    let once = i64::from(FINISHED + 1);
     assert_eq!(target.row(once).await.status, "unknown");
     assert_eq!(target.attempts(once).await[0].outcome, "lost");
-    let sent = target.count("status = 'message_sent'").await;
-    assert_eq!(sent, FINISHED + CLAIMED + WAITING - 1);
     // Messages that the source had finished are not sent again.
-    let accepted = u64::try_from(CLAIMED + WAITING - 1).expect("a count");
-    assert_eq!(target.seen().accepted, accepted);
-    let id = target.insert(peer(json!({"payload": "new"}))).await;
-    assert_eq!(id, FINISHED + CLAIMED + WAITING + 1);
-    assert_eq!(target.until_final(id).await.status, "message_sent");
+    let sent = CLAIMED + WAITING - 1;
+    assert_eq!(i32::try_from(target.seen().accepted), Ok(sent));
+    let found = target.count("status = 'message_sent'").await;
+    assert_eq!(found, i64::from(FINISHED + sent));
+    let (id, row) = target.deliver(json!({"payload": "new"})).await;
+    assert_eq!(id, i64::from(FINISHED + CLAIMED + WAITING + 1));
+    assert_eq!(row.status, "message_sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_only_dump_is_restored_into_a_migrated_database_and_served() {
-    let world = source().await;
-    let target = World::new().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("data.sql");
-    dump(&world, &file, &["--data-only"]).await;
-    let file = format!("--file={}", file.display());
-    let restore = [
+    let (world, target, folder) = (source().await, World::new().await, folder());
+    let file = dump(&world, &folder, &["--data-only"]).await;
+    let options = [
         "--no-psqlrc",
         "--single-transaction",
         "--set=ON_ERROR_STOP=1",
-        &file,
-        &target.url,
     ];
+    let restore = [&options[..], &["--file", &file, &target.url]].concat();
     run("psql", &restore, RESTORING).await;
     serve(&world, &target).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_data_of_an_archive_is_restored_into_a_migrated_database_and_served() {
-    let world = source().await;
-    let target = World::new().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("archive");
-    dump(&world, &file, &["--format=custom"]).await;
-    let file = file.to_str().expect("a path");
+    let (world, target, folder) = (source().await, World::new().await, folder());
+    let file = dump(&world, &folder, &["--format=custom"]).await;
     // In an archive, the tables stand in the order of their names, and attempts need their messages.
-    let list = run("pg_restore", &["--list", file], "").await;
+    let list = run("pg_restore", &["--list", &file], "").await;
     let (messages, others): (Vec<_>, Vec<_>) = list
         .lines()
         .partition(|line| line.contains("TABLE DATA signaling outbox "));
     assert_eq!(messages.len(), 1, "{list}");
     let order = [messages, others].concat().join("\n");
     let order = testkit::write(folder.path(), "order", &order);
-    let restore = [
-        "--data-only",
-        "--schema=signaling",
-        "--single-transaction",
-        "--use-list",
-        order.to_str().expect("a path"),
-        "--dbname",
-        &target.url,
-        file,
-    ];
-    run("pg_restore", &restore, RESTORING).await;
+    let order = order.to_str().expect("a path");
+    let options = ["--data-only", "--schema=signaling", "--single-transaction"];
+    let files = ["--use-list", order, "--dbname", &target.url, &file];
+    run("pg_restore", &[&options[..], &files].concat(), RESTORING).await;
     serve(&world, &target).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_schema_is_restored_into_an_empty_database_and_served() {
-    let world = source().await;
-    let target = World::new().await;
-    target.execute("drop schema signaling cascade").await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("archive");
-    dump(&world, &file, &["--format=custom"]).await;
-    let file = file.to_str().expect("a path");
-    run(
-        "pg_restore",
-        &["--exit-on-error", "--dbname", &target.url, file],
-        "",
-    )
-    .await;
-    let migrated = target.command(&["migrate"]).finish().await;
+    let (world, target, folder) = (source().await, world_without_outbox().await, folder());
+    let file = dump(&world, &folder, &["--format=custom"]).await;
+    let restore = ["--exit-on-error", "--dbname", &target.url, &file];
+    run("pg_restore", &restore, "").await;
     assert_eq!(
-        migrated.stdout, "the schema signaling was up to date already: nothing changed\n",
-        "{migrated:?}"
+        target.run(&["migrate"]).await,
+        "the schema signaling was up to date already: nothing changed\n"
     );
     serve(&world, &target).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_is_restored_without_privileges_is_closed_by_migrate() {
-    let world = World::new().await;
-    let target = World::new().await;
-    target.execute("drop schema signaling cascade").await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("archive");
-    dump(&world, &file, &["--format=custom"]).await;
-    let file = file.to_str().expect("a path");
-    let restore = [
-        "--no-privileges",
-        "--no-owner",
-        "--dbname",
-        &target.url,
-        file,
-    ];
+    let (world, target, folder) = (World::new().await, world_without_outbox().await, folder());
+    let file = dump(&world, &folder, &["--format=custom"]).await;
+    let options = ["--no-privileges", "--no-owner"];
+    let restore = [&options[..], &["--dbname", &target.url, &file]].concat();
     run("pg_restore", &restore, "").await;
     let open = "select count(*) from pg_proc where pronamespace = 'signaling'::regnamespace
                 and has_function_privilege('public', oid, 'execute')";
     assert!(target.ask::<i64>(open).await > 0);
-    target.command(&["migrate"]).succeeds().await;
+    target.run(&["migrate"]).await;
     assert_eq!(target.ask::<i64>(open).await, 0);
 }
 
 #[tokio::test]
-async fn only_who_could_drop_the_trigger_restores_finished_messages() {
+async fn only_a_role_that_could_drop_the_trigger_restores_finished_messages() {
     let world = World::new().await;
     let database: String = world.ask("select current_database()::text").await;
     let role = format!("inserter_of_{database}");
@@ -213,23 +190,14 @@ async fn only_who_could_drop_the_trigger_restores_finished_messages() {
              grant insert on signaling.outbox to {role}"
         ))
         .await;
-    let insert = |role: &str, setting: &str| {
-        format!(
-            "begin; set local role {role}; set local signaling.restoring = {setting};
-             insert into signaling.outbox (sender, destination, payload, status, finished_at)
-             values ('alice', 'bob', 'hello', 'failed', now());
-             commit"
-        )
-    };
     let refused = async |role: &str, setting: &str| {
-        let mut connection = world.pool.acquire().await.expect("a connection");
-        let inserted = sqlx::raw_sql(AssertSqlSafe(insert(role, setting)))
-            .execute(&mut *connection)
-            .await;
-        sqlx::raw_sql("rollback")
-            .execute(&mut *connection)
-            .await
-            .ok();
+        let settings = format!("set local role {role}; set local signaling.restoring = {setting}");
+        let mut transaction = world.open_transaction(&settings).await;
+        let insert = sqlx::raw_sql(
+            "insert into signaling.outbox (sender, destination, payload, status, finished_at)
+             values ('alice', 'bob', 'hello', 'failed', now())",
+        );
+        let inserted = insert.execute(&mut *transaction).await;
         inserted
             .err()
             .and_then(sqlx::Error::into_database_error)
@@ -258,18 +226,11 @@ async fn a_worker_whose_sequence_of_attempts_is_behind_repeats_no_call() {
         .await;
     world.set_faults(&["500:count=3"]);
     let worker = world.worker().start();
-    for number in 0..6 {
-        let id = world
-            .insert(peer(json!({"payload": format!("message {number}")})))
-            .await;
-        assert_eq!(world.until_final(id).await.status, "message_sent");
+    for _ in 0..6 {
+        world.assert_sends().await;
     }
     assert_eq!(world.seen().calls, 6 + 3);
     assert_eq!(worker.logged("record_refused"), 0);
-    let logged: i64 = world
-        .ask(&format!(
-            "select count(*) from signaling.attempt where message_id <> {old}"
-        ))
-        .await;
-    assert_eq!(logged, 3);
+    let new = format!("message_id <> {old}");
+    assert_eq!(world.count_attempts(&new).await, 3);
 }

@@ -2,24 +2,11 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use simulator::Call;
 use tokio::process::Command;
 
 use super::installed::{cargo_example, node_package, python_environment};
-use testkit::World;
-
-/// An example waits for 30 s by itself.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The only call of a message.
-fn the_call(calls: &[Call]) -> &Call {
-    let [call] = calls else {
-        panic!("one call: {calls:?}");
-    };
-    call
-}
+use testkit::{PATIENCE, World, assert_contains};
 
 /// Runs an example beside a worker. Its messages arrive once, and it prints their statuses.
 async fn assert_delivers(mut example: Command) {
@@ -36,22 +23,26 @@ async fn assert_delivers(mut example: Command) {
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{output:?}");
-    for line in [
-        "order 1 is stored",
-        "a repeat is no second message",
-        "refused: destination_has_a_forbidden_character",
-        "message 1: message_delivered",
-        ": message_sent",
+    assert_contains(
+        &said,
+        &[
+            "order 1 is stored",
+            "a repeat is no second message",
+            "refused: destination_has_a_forbidden_character",
+            "message 1: message_delivered",
+            ": message_sent",
+        ],
+    );
+
+    for (payload, target) in [
+        ("Order 1 is confirmed", "user-17"),
+        ("Pack order 1", "warehouse"),
     ] {
-        assert!(said.contains(line), "{line:?} is missing: {output:?}");
+        let calls = world.calls_of(payload);
+        let targets: Vec<_> = calls.iter().map(|call| &*call.target).collect();
+        assert_eq!(targets, [target], "{payload}");
     }
-
-    let to_customer = world.calls_of("Order 1 is confirmed");
-    assert_eq!(the_call(&to_customer).target, "user-17");
-    let to_warehouse = world.calls_of("Pack order 1");
-    assert_eq!(the_call(&to_warehouse).target, "warehouse");
     assert_eq!(world.seen().accepted, 2);
-
     let orders: i64 = world.ask("select count(*) from app_order").await;
     assert_eq!(orders, 1, "an order whose message is refused is not stored");
     worker.stop().await;

@@ -45,22 +45,13 @@ pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
     let installed = installed("python", &stamp, async |directory| {
         run(Command::new("python3").args(["-m", "venv"]).arg(directory)).await?;
         run(Command::new(directory.join("bin/python"))
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check"])
             .args(["--retries", "1", "--timeout", "20", "--requirement"])
             .arg(&requirements))
         .await
     })
     .await;
-    match installed {
-        Ok(directory) => Some(directory.join("bin/python")),
-        Err(NoNetwork) => left_out("Python", "PyPI can't be reached"),
-    }
+    Some(installed?.join("bin/python"))
 }
 
 /// A directory with the files of an example for Node and the packages of its `package-lock.json`.
@@ -80,7 +71,7 @@ pub(super) async fn node_package(example: &Path, name: &str) -> Option<PathBuf> 
     let stamp = files
         .iter()
         .fold(version, |stamp, file| stamp + &read(file));
-    let installed = installed(name, &stamp, async |directory| {
+    installed(name, &stamp, async |directory| {
         fs::create_dir(directory).expect("a directory");
         for file in &files {
             fs::copy(file, directory.join(file.file_name().expect("a name"))).expect("copied");
@@ -95,11 +86,7 @@ pub(super) async fn node_package(example: &Path, name: &str) -> Option<PathBuf> 
         run(npm(&["ci"]).args(options).args(patience)).await?;
         run(&mut npm(&["run", "build", "--if-present"])).await
     })
-    .await;
-    match installed {
-        Ok(directory) => Some(directory),
-        Err(NoNetwork) => left_out("Node", "the npm registry can't be reached"),
-    }
+    .await
 }
 
 /// An example of this package. Cargo builds it with the tests.
@@ -113,24 +100,15 @@ pub(super) fn cargo_example(name: &str) -> PathBuf {
     example
 }
 
-/// Reports a skipped example, past the captured output.
-fn left_out<T>(language: &str, why: &str) -> Option<T> {
-    writeln!(
-        std::io::stderr(),
-        "NOTICE: the example in {language} is left out: {why}"
-    )
-    .expect("said");
-    None
-}
-
 struct NoNetwork;
 
 /// A directory that `install` makes and fills, unless it exists with the same stamp. A lock keeps other processes out.
+/// `None` without a network.
 async fn installed(
     name: &str,
     stamp: &str,
     install: impl AsyncFnOnce(&Path) -> Result<(), NoNetwork>,
-) -> Result<PathBuf, NoNetwork> {
+) -> Option<PathBuf> {
     let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples");
     fs::create_dir_all(&parent).expect("a directory");
     let lock = File::create(parent.join(format!("{name}.lock"))).expect("a lock");
@@ -141,17 +119,22 @@ async fn installed(
 
     let (directory, stamp_file) = (parent.join(name), parent.join(format!("{name}.stamp")));
     if fs::read_to_string(&stamp_file).is_ok_and(|there| there == stamp) {
-        return Ok(directory);
+        return Some(directory);
     }
     for old in [fs::remove_file(&stamp_file), fs::remove_dir_all(&directory)] {
         if let Err(error) = old {
             assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
         }
     }
-    install(&directory).await?;
+    if let Err(NoNetwork) = install(&directory).await {
+        // The captured output would hide the notice.
+        let notice = format!("NOTICE: an example is left out: no network to install {name}");
+        writeln!(std::io::stderr(), "{notice}").expect("written");
+        return None;
+    }
     // The stamp comes last, so half of an installation has none.
     fs::write(&stamp_file, stamp).expect("written");
-    Ok(directory)
+    Some(directory)
 }
 
 fn read(path: &Path) -> String {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use signaling_worker::{EnqueueError, NewMessage, enqueue};
-use sqlx::{Acquire, Connection, Executor, PgConnection};
+use sqlx::{Acquire, Connection, PgConnection, Postgres};
 use time::macros::datetime;
 
-use testkit::World;
+use testkit::{World, execute};
 
 fn message(payload: &str) -> NewMessage {
     NewMessage::to_peer("alice", "bob", payload)
@@ -20,8 +20,28 @@ fn keyed(key: &str) -> NewMessage {
     }
 }
 
+fn changed(mut message: NewMessage, change: impl FnOnce(&mut NewMessage)) -> NewMessage {
+    change(&mut message);
+    message
+}
+
 fn numbered(count: usize) -> Vec<NewMessage> {
     (0..count).map(|n| message(&format!("m{n}"))).collect()
+}
+
+async fn inserted<'a, 'c, A>(database: A, messages: &'a [NewMessage]) -> Vec<Option<i64>>
+where
+    A: Acquire<'c, Database = Postgres> + Send + 'a,
+{
+    enqueue(database, messages).await.expect("inserted")
+}
+
+/// The constraint that refuses a message.
+fn constraint(refused: Result<Vec<Option<i64>>, EnqueueError>) -> String {
+    match refused {
+        Err(EnqueueError::Refused { constraint }) => constraint,
+        other => panic!("not refused by a constraint: {other:?}"),
+    }
 }
 
 /// The columns of a row that the producer wrote.
@@ -40,52 +60,39 @@ async fn a_message_exists_if_the_transaction_commits_and_not_after_a_rollback() 
     let world = World::new().await;
     for count in [1, 1_500] {
         let mut transaction = world.pool.begin().await.expect("begun");
-        let ids = enqueue(&mut transaction, &numbered(count))
-            .await
-            .expect("inserted");
+        let ids = inserted(&mut transaction, &numbered(count)).await;
         assert_eq!(ids.len(), count);
         transaction.rollback().await.expect("rolled back");
         assert_eq!(world.count("true").await, 0);
     }
 
     let mut transaction = world.pool.begin().await.expect("begun");
-    let ids = enqueue(&mut transaction, &[message("hi")])
-        .await
-        .expect("inserted");
+    let ids = inserted(&mut *transaction, &[message("hi")]).await;
     assert_eq!(world.count("true").await, 0);
     transaction.commit().await.expect("committed");
     let id = ids[0].expect("an id");
-    let mut worker = world.worker().start();
+    let _worker = world.worker().start();
     assert_eq!(world.until_final(id).await.status, "message_sent");
     assert_eq!(world.calls_of("hi").len(), 1);
-    worker.stop().await;
 }
 
 #[tokio::test]
 async fn thousands_of_messages_are_inserted_in_order_with_their_ids() {
     let world = World::new().await;
-    let ids = enqueue(&world.pool, &numbered(4_321))
-        .await
-        .expect("inserted");
-    let ids: Vec<i64> = ids.into_iter().map(|id| id.expect("an id")).collect();
+    assert_eq!(inserted(&world.pool, &[]).await, []);
+    let pool = world.pool.clone();
+    // An application may insert in a task of its own.
+    let task = tokio::spawn(async move { inserted(&pool, &numbered(4_321)).await });
+    let ids = task.await.expect("done").into_iter();
+    let ids: Vec<i64> = ids.map(|id| id.expect("an id")).collect();
     assert!(ids.is_sorted());
     let there: Vec<(i64, String)> =
         sqlx::query_as("select id, payload from signaling.outbox order by id")
             .fetch_all(&world.pool)
             .await
             .expect("rows");
-    let expected: Vec<_> = ids
-        .into_iter()
-        .enumerate()
-        .map(|(n, id)| (id, format!("m{n}")))
-        .collect();
-    assert_eq!(there, expected);
-    assert!(
-        enqueue(&world.pool, &[])
-            .await
-            .expect("nothing to do")
-            .is_empty()
-    );
+    let payloads = (0..4_321).map(|n| format!("m{n}"));
+    assert_eq!(there, ids.into_iter().zip(payloads).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -98,25 +105,16 @@ async fn one_refused_message_rejects_the_whole_call_and_is_named() {
         let mut messages = numbered(count);
         messages.push(message("hey"));
         let mut connection = world.pool.acquire().await.expect("a connection");
-        let error = enqueue(&mut *connection, &messages)
-            .await
-            .expect_err("refused");
-        assert!(
-            matches!(&error, EnqueueError::Refused { constraint } if constraint == "payload_is_not_polite"),
-            "{error}"
-        );
+        let refused = enqueue(&mut *connection, &messages).await;
+        assert_eq!(constraint(refused), "payload_is_not_polite");
         assert_eq!(world.count("true").await, 0);
     }
     // The caller's own savepoint keeps its transaction usable.
     let mut transaction = world.pool.begin().await.expect("begun");
     let mut savepoint = transaction.begin().await.expect("a savepoint");
-    enqueue(&mut savepoint, &[message("hey")])
-        .await
-        .expect_err("refused");
+    constraint(enqueue(&mut savepoint, &[message("hey")]).await);
     savepoint.rollback().await.expect("rolled back");
-    enqueue(&mut transaction, &[message("hello")])
-        .await
-        .expect("inserted");
+    inserted(&mut *transaction, &[message("hello")]).await;
     transaction.commit().await.expect("committed");
     assert_eq!(world.count("payload = 'hello'").await, 1);
 }
@@ -124,32 +122,19 @@ async fn one_refused_message_rejects_the_whole_call_and_is_named() {
 #[tokio::test]
 async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
     let world = World::new().await;
+    let due_at = |due_at| changed(message("hi"), |message| message.due_at = Some(due_at));
     let channel = NewMessage::to_channel("alice", "lobby", "hi");
-    let due_at = |due_at| NewMessage {
-        due_at: Some(due_at),
-        ..message("hi")
-    };
+    let mut to_both = channel.clone();
+    to_both.destination = Some("bob".into());
     for (forbidden, name) in [
         (message(""), "payload_is_empty"),
         (
-            NewMessage {
-                sender: "a/b".into(),
-                ..message("hi")
-            },
+            changed(message("hi"), |message| message.sender = "a/b".into()),
             "sender_has_a_forbidden_character",
         ),
+        (to_both, "both_destination_and_channel_name_are_given"),
         (
-            NewMessage {
-                destination: Some("bob".into()),
-                ..channel.clone()
-            },
-            "both_destination_and_channel_name_are_given",
-        ),
-        (
-            NewMessage {
-                wait_for_ack: true,
-                ..channel
-            },
+            changed(channel, |message| message.wait_for_ack = true),
             "wait_for_ack_is_for_peer_messages_only",
         ),
         (
@@ -157,13 +142,7 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
             "due_at_is_before_year_1_or_after_year_9999",
         ),
     ] {
-        let error = enqueue(&world.pool, &[forbidden])
-            .await
-            .expect_err("refused");
-        assert!(
-            matches!(&error, EnqueueError::Refused { constraint } if constraint == name),
-            "{error}"
-        );
+        assert_eq!(constraint(enqueue(&world.pool, &[forbidden]).await), name);
     }
     // Neither is a value of a column.
     for impossible in [
@@ -171,10 +150,11 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
         due_at(datetime!(0000-12-31 23:59:59 UTC)),
         due_at(datetime!(-4714-01-01 00:00 UTC)),
     ] {
-        let error = enqueue(&world.pool, &[impossible])
-            .await
-            .expect_err("refused");
-        assert!(matches!(&error, EnqueueError::Database(_)), "{error}");
+        let refused = enqueue(&world.pool, &[impossible]).await;
+        assert!(
+            matches!(refused, Err(EnqueueError::Database(_))),
+            "{refused:?}"
+        );
     }
     assert_eq!(world.count("true").await, 0);
 }
@@ -182,46 +162,33 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
 #[tokio::test]
 async fn a_message_with_a_known_key_has_no_id() {
     let world = World::new().await;
-    let of_app = |key| NewMessage {
-        app: Some("news".to_owned()),
-        ..keyed(key)
-    };
-    let messages = [
+    let of_app = |key| changed(keyed(key), |message| message.app = Some("news".to_owned()));
+    let first = [
         keyed("one"),
         message("x"),
         keyed("one"),
         of_app("one"),
         keyed("two"),
     ];
-    let first = enqueue(&world.pool, &messages).await.expect("inserted");
-    let has_id: Vec<_> = first.iter().map(Option::is_some).collect();
-    assert_eq!(has_id, [true, true, false, true, true]);
-
-    let again = enqueue(
-        &world.pool,
-        &[keyed("two"), keyed("three"), message("y"), of_app("one")],
-    )
-    .await
-    .expect("inserted");
-    let has_id: Vec<_> = again.iter().map(Option::is_some).collect();
-    assert_eq!(has_id, [false, true, true, false]);
-    assert_eq!(world.count("true").await, 6);
-    for (ids, payloads) in [
-        (&first, ["one", "x", "", "one", "two"].as_slice()),
+    let again = [keyed("two"), keyed("three"), message("y"), of_app("one")];
+    for (messages, payloads) in [
+        (&first[..], &["one", "x", "", "one", "two"][..]),
         (&again, &["", "three", "y", ""]),
     ] {
-        for (id, payload) in ids.iter().zip(payloads) {
+        for (id, payload) in inserted(&world.pool, messages).await.iter().zip(payloads) {
+            assert_eq!(id.is_some(), !payload.is_empty(), "{payload}");
             if let Some(id) = id {
                 assert_eq!(written_columns(&world, *id).await["payload"], *payload);
             }
         }
     }
+    assert_eq!(world.count("true").await, 6);
 
     // Across statements of one call, too.
     let mut many = numbered(1_200);
     many.insert(0, keyed("four"));
     many.push(keyed("four"));
-    let ids = enqueue(&world.pool, &many).await.expect("inserted");
+    let ids = inserted(&world.pool, &many).await;
     assert!(ids[0].is_some());
     assert_eq!(ids.last(), Some(&None));
     assert_eq!(ids.iter().flatten().count(), 1_201);
@@ -244,67 +211,30 @@ async fn every_column_arrives_and_other_columns_have_their_defaults() {
         ..keyed("k")
     };
     let channel = NewMessage::to_channel("alice", "lobby", "Hello all");
-    let ids = enqueue(&world.pool, &[full, channel])
-        .await
-        .expect("inserted");
+    let ids = inserted(&world.pool, &[full, channel]).await;
     let [Some(full), Some(channel)] = ids[..] else {
         panic!("two ids: {ids:?}");
     };
-    let mut expected = json!({
+    let expected = json!({
         "app": "news", "sender": "alice", "destination": "bob", "channel_name": null, "payload": "k",
         "wait_for_ack": true, "enable_offline_messaging": true, "enable_historical_messaging": true,
         "max_attempts": 3, "at_most_once": true, "dedupe_key": "k",
         "traceparent": traceparent,
     });
     let columns = written_columns(&world, full).await;
-    for (column, value) in expected.as_object_mut().expect("an object") {
+    for (column, value) in expected.as_object().expect("an object") {
         assert_eq!(columns[column], *value, "{column}");
     }
-    assert_eq!(
-        world
-            .count("due_at = '2030-01-31 12:00Z' and expires_at = '2031-01-31 11:00Z'")
-            .await,
-        1
-    );
+    let times = "due_at = '2030-01-31 12:00Z' and expires_at = '2031-01-31 11:00Z'";
+    assert_eq!(world.count(times).await, 1);
 
     let plain = world
         .insert(json!({"sender": "alice", "channel_name": "lobby", "payload": "Hello all"}))
         .await;
     let found = written_columns(&world, channel).await;
     assert_eq!(found, written_columns(&world, plain).await);
-    assert_eq!(
-        world
-            .count(&format!(
-                "id = {channel} and due_at = created_at and expires_at is null"
-            ))
-            .await,
-        1
-    );
-}
-
-#[tokio::test]
-async fn a_pool_a_connection_and_a_transaction_insert_alike() {
-    let world = World::new().await;
-    let pool = world.pool.clone();
-    tokio::spawn(async move {
-        enqueue(&pool, &[message("pool")]).await.expect("inserted");
-        let mut connection = pool.acquire().await.expect("a connection");
-        enqueue(&mut connection, &[message("pooled")])
-            .await
-            .expect("inserted");
-        let mut transaction = pool.begin().await.expect("begun");
-        enqueue(&mut *transaction, &[message("in a transaction")])
-            .await
-            .expect("inserted");
-        transaction.commit().await.expect("committed");
-    })
-    .await
-    .expect("done");
-    let mut connection = PgConnection::connect(&world.url).await.expect("connected");
-    enqueue(&mut connection, &numbered(1_001))
-        .await
-        .expect("inserted");
-    assert_eq!(world.count("true").await, 1_004);
+    let times = format!("id = {channel} and due_at = created_at and expires_at is null");
+    assert_eq!(world.count(&times).await, 1);
 }
 
 /// Objects in the schemas of an application never replace those of the library.
@@ -312,8 +242,8 @@ async fn a_pool_a_connection_and_a_transaction_insert_alike() {
 async fn the_applications_search_path_changes_nothing() {
     let world = World::new().await;
     let mut connection = PgConnection::connect(&world.url).await.expect("connected");
-    connection
-        .execute(
+    execute(
+            &mut connection,
             "create schema shop;
              create table shop.outbox (id bigint);
              create function shop.now() returns timestamptz language sql as 'select timestamptz ''epoch''';
@@ -323,11 +253,8 @@ async fn the_applications_search_path_changes_nothing() {
              create domain shop.timestamptz as pg_catalog.bool;
              set search_path = shop, pg_catalog",
         )
-        .await
-        .expect("an application");
-    let ids = enqueue(&mut connection, &[message("hi"), keyed("k")])
-        .await
-        .expect("inserted");
+        .await;
+    let ids = inserted(&mut connection, &[message("hi"), keyed("k")]).await;
     assert_eq!(ids.iter().flatten().count(), 2);
     assert_eq!(world.count("due_at = created_at").await, 2);
 }
@@ -336,16 +263,10 @@ async fn the_applications_search_path_changes_nothing() {
 fn the_library_alone_depends_on_no_server_client_or_command_line() {
     let crates_of = |features: &[&str]| {
         let mut tree = std::process::Command::new(env!("CARGO"));
-        tree.args([
-            "tree",
-            "--locked",
-            "--offline",
-            "--package",
-            "signaling-worker",
-        ])
-        .args(["--edges", "normal", "--prefix", "none"])
-        .args(features)
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+        tree.args(["tree", "--locked", "--offline", "--edges", "normal"])
+            .args(["--package", "signaling-worker", "--prefix", "none"])
+            .args(features)
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = tree.output().expect("cargo runs");
         assert!(output.status.success(), "{output:?}");
         let lines = String::from_utf8(output.stdout).expect("UTF-8");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Index;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -37,7 +37,7 @@ pub(super) struct Collector {
 }
 
 /// The accepted requests.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub(super) struct Seen {
     headers: HeaderMap,
     bodies: Vec<Bytes>,
@@ -73,11 +73,11 @@ impl Collector {
     }
 
     pub(super) fn conduct(&self, conduct: Conduct) {
-        lock(&self.state).0 = conduct;
+        self.state.lock().expect("whole").0 = conduct;
     }
 
     pub(super) fn seen(&self) -> Seen {
-        lock(&self.state).1.clone()
+        self.state.lock().expect("whole").1.clone()
     }
 }
 
@@ -89,19 +89,15 @@ async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-fn lock(state: &Mutex<(Conduct, Seen)>) -> std::sync::MutexGuard<'_, (Conduct, Seen)> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn take(
     State(state): State<Arc<Mutex<(Conduct, Seen)>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
-    let conduct = lock(&state).0;
+    let conduct = state.lock().expect("whole").0;
     match conduct {
         Conduct::Takes => {
-            let seen = &mut lock(&state).1;
+            let seen = &mut state.lock().expect("whole").1;
             seen.headers = headers;
             seen.bodies.push(body);
             StatusCode::OK
