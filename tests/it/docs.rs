@@ -1,26 +1,32 @@
 //! The documents name tests, files, headings and settings that exist.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The text of all Rust files below a directory.
-fn sources(directory: &Path, text: &mut String) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, text);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            *text += &std::fs::read_to_string(&path).expect("a text");
-        }
-    }
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The values that fields have in source code, such as `event = "lane_held"`, with repetitions.
-fn values_of<'text>(text: &'text str, field: &str) -> Vec<&'text str> {
-    text.split(&format!("{field} = \""))
-        .skip(1)
-        .filter_map(|rest| rest.split('"').next())
+/// The text of all Rust files below a directory of the repository.
+fn sources(directory: impl AsRef<Path>) -> String {
+    let entries = std::fs::read_dir(root().join(directory)).expect("a directory");
+    let text = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(extension) if extension == "rs" => read(&path),
+        _ => String::new(),
+    };
+    entries
+        .map(|entry| text(entry.expect("an entry").path()))
         .collect()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("a text")
+}
+
+/// The source code after each log call of a level.
+fn log_calls<'text>(text: &'text str, level: &str) -> Vec<&'text str> {
+    text.split(&format!("tracing::{level}!(")).skip(1).collect()
 }
 
 /// The texts in backticks in the last column of a document's tables.
@@ -35,11 +41,7 @@ fn named_in_last_column(document: &str) -> Vec<&str> {
 
 #[test]
 fn every_test_that_the_documents_name_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut text = String::new();
-    for directory in ["tests", "src"] {
-        sources(&root.join(directory), &mut text);
-    }
+    let text = sources("tests") + &sources("src");
     let (guarantees, architecture) = (document("docs/guarantees.md"), document("ARCHITECTURE.md"));
     // Names of tests are sentences. Of the guarantees, a name without an underscore is a fault.
     let is_sentence = |name: &&str| name.matches('_').count() > 2;
@@ -82,7 +84,7 @@ const DOCUMENTS: [&str; 16] = [
 
 /// The text of a document.
 fn document(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("a document")
+    read(&root().join(path))
 }
 
 /// The anchors of a document's headings, as GitHub makes them.
@@ -109,7 +111,6 @@ fn anchors(document: &str) -> Vec<String> {
 
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut links = 0;
     let mut broken = Vec::new();
     for from in DOCUMENTS {
@@ -122,15 +123,12 @@ fn every_link_between_the_documents_leads_somewhere() {
             links += 1;
             let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
             let path = if path.is_empty() {
-                root.join(from)
+                root().join(from)
             } else {
-                root.join(from).with_file_name(path)
+                root().join(from).with_file_name(path)
             };
-            let leads = path.exists()
-                && (anchor.is_empty()
-                    || std::fs::read_to_string(&path)
-                        .is_ok_and(|text| anchors(&text).iter().any(|known| known == anchor)));
-            if !leads {
+            let has_anchor = || anchors(&read(&path)).iter().any(|known| known == anchor);
+            if !path.exists() || !anchor.is_empty() && !has_anchor() {
                 broken.push(format!("{from}: {target}"));
             }
         }
@@ -142,52 +140,38 @@ fn every_link_between_the_documents_leads_somewhere() {
 /// A worker that can't count messages may be unable to send them, too, because the database refuses its logins.
 #[test]
 fn no_log_line_of_a_failure_promises_that_messages_are_sent() {
-    let mut text = String::new();
-    sources(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut text,
-    );
-    let promises = [
+    let text = sources("src");
+    let mut lines = log_calls(&text, "warn");
+    lines.extend(log_calls(&text, "error"));
+    assert!(lines.len() > 30, "the sources are not read");
+    for promise in [
         "messages go on",
         "sent all the same",
         "delivered all the same",
-    ];
-    let lines: Vec<_> = ["warn", "error"]
-        .into_iter()
-        .flat_map(|level| {
-            let call = format!("tracing::{level}!(");
-            text.split(&call)
-                .skip(1)
-                .filter_map(|rest| rest.split(");").next().map(str::to_owned))
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let promising: Vec<_> = lines
-        .iter()
-        .filter(|line| promises.iter().any(|promise| line.contains(promise)))
-        .collect();
-    assert!(lines.len() > 30, "the sources are not read");
-    assert!(promising.is_empty(), "{promising:#?}");
+    ] {
+        let promises = |line: &&str| {
+            line.split(");")
+                .next()
+                .is_some_and(|line| line.contains(promise))
+        };
+        assert_eq!(lines.iter().copied().find(promises), None, "{promise}");
+    }
 }
 
 #[test]
 fn every_log_line_has_an_event_and_every_event_is_in_the_documents() {
-    let mut text = String::new();
-    sources(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        &mut text,
-    );
+    let text = sources("src");
     let mut calls = 0;
     for level in ["error", "warn", "info", "debug", "trace"] {
-        let call = format!("tracing::{level}!(");
-        for rest in text.split(&call).skip(1) {
+        for call in log_calls(&text, level) {
             calls += 1;
-            let first = rest.trim_start();
+            let first = call.trim_start();
             let shown = first.lines().next().unwrap_or_default();
             assert!(first.starts_with("event = \""), "no event first: {shown}");
         }
     }
-    let in_sources: BTreeSet<_> = values_of(&text, "event").into_iter().collect();
+    let events = text.split("event = \"").skip(1);
+    let in_sources: BTreeSet<_> = events.filter_map(|rest| rest.split('"').next()).collect();
     assert!(
         calls > 40 && in_sources.len() > 40,
         "the sources are not read"

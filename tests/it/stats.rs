@@ -24,13 +24,14 @@ async fn observed(world: &World, column: &str) -> i64 {
 
 /// Counts now, also if a worker has just counted.
 async fn refresh_queue_counts(world: &World) {
+    let is_counted = async || {
+        world
+            .execute("update signaling.queue_counts_turn set counted_at = 'epoch'")
+            .await;
+        world.ask("select signaling.refresh_queue_counts()").await
+    };
     world
-        .until("what waits is counted", PATIENCE, async || {
-            world
-                .execute("update signaling.queue_counts_turn set counted_at = 'epoch'")
-                .await;
-            world.ask("select signaling.refresh_queue_counts()").await
-        })
+        .until("messages are counted", PATIENCE, is_counted)
         .await;
 }
 
@@ -68,12 +69,13 @@ async fn the_minute_stats_of_a_fleet_equal_the_apis_ledger_and_the_rows() {
     assert_eq!(total(&world, "message_sent").await, 300);
     assert_eq!(total(&world, "failed").await, 5);
     assert_eq!(total(&world, "calls_rejected").await, 5);
-    let count = |calls: u64| i64::try_from(calls).expect("few");
-    let found = total(&world, "calls_transient").await;
-    assert_eq!(found, count(app.by_status[&500]));
-    let found = total(&world, "calls_throttled").await;
-    assert_eq!(found, count(app.by_status[&429]));
-    assert_eq!(observed(&world, "call_time").await, count(seen.calls));
+    for (found, calls) in [
+        (total(&world, "calls_transient").await, app.by_status[&500]),
+        (total(&world, "calls_throttled").await, app.by_status[&429]),
+        (observed(&world, "call_time").await, seen.calls),
+    ] {
+        assert_eq!(u64::try_from(found), Ok(calls));
+    }
     // Each message has one first attempt.
     assert_eq!(observed(&world, "queue_wait").await, 305);
 }
@@ -81,15 +83,10 @@ async fn the_minute_stats_of_a_fleet_equal_the_apis_ledger_and_the_rows() {
 #[tokio::test]
 async fn the_queue_wait_lasts_from_the_due_time_to_the_first_attempt() {
     let world = World::new().await;
-    // The message was inserted long ago, and is due since two to five seconds.
-    world
-        .insert(peer(
-            json!({"created_at": "2001-01-01", "due_at": "2001-01-01"}),
-        ))
-        .await;
-    world
-        .set_messages("due_at = clock_timestamp() - interval '2.5 seconds'")
-        .await;
+    // The message was inserted long ago.
+    let due_at = world.time_in(-2_500).await;
+    let message = json!({"created_at": "2001-01-01", "due_at": due_at});
+    world.insert(peer(message)).await;
     let mut worker = world.worker().start();
     world.until_all_final().await;
     worker.stop().await;
@@ -144,21 +141,18 @@ async fn one_worker_counts_at_a_time_and_not_again_soon() {
     assert!(!count("'1 minute'").await, "counted again at once");
 
     // After a count that took a minute, no worker counts for fifty minutes.
-    world
-        .execute(
-            "update signaling.queue_counts_turn set counted_at = now() - interval '45 min', took = '1 min'",
-        )
-        .await;
+    let set_age = async |minutes: i32| {
+        let age = format!("counted_at = now() - interval '{minutes} min', took = '1 min'");
+        let set = format!("update signaling.queue_counts_turn set {age}");
+        world.execute(&set).await;
+    };
+    set_age(45).await;
     assert!(!count("").await);
-    world
-        .execute(
-            "update signaling.queue_counts_turn set counted_at = now() - interval '51 min', took = '1 min'",
-        )
-        .await;
+    set_age(51).await;
     let counting = world
         .open_transaction("select from signaling.queue_counts_turn for update")
         .await;
-    assert!(!count("").await, "another one is about it");
+    assert!(!count("").await, "another session counts");
     counting.rollback().await.expect("unlocked");
     assert!(count("").await);
 }
@@ -173,30 +167,21 @@ async fn minute_stats_are_forgotten_after_eight_days() {
         )
         .await;
     refresh_queue_counts(&world).await;
-    let kept: i64 = world
-        .ask("select count(*) from signaling.minute_stats")
-        .await;
+    let minutes = "select count(*) from signaling.minute_stats";
+    let kept: i64 = world.ask(minutes).await;
     assert!((8..=9).contains(&kept), "{kept} days are kept");
 }
 
 #[tokio::test]
 async fn a_hundred_unserved_apps_are_counted_and_none_has_minute_stats() {
     let world = World::new().await;
-    world
-        .execute(
-            "insert into signaling.outbox (app, sender, destination, payload)
-             select 'mistake-' || n, 'alice', 'bob', 'hello' from generate_series(1, 150) as n",
-        )
-        .await;
+    world.insert_many(150).await;
+    world.set_messages("app = 'mistake-' || id").await;
     refresh_queue_counts(&world).await;
-    let counted: i64 = world
-        .ask("select count(*) from signaling.queue_counts")
-        .await;
-    assert_eq!(counted, 100);
-    let minutes: i64 = world
-        .ask("select count(*) from signaling.minute_stats")
-        .await;
-    assert_eq!(minutes, 0);
+    let counted = "select count(*) from signaling.queue_counts";
+    assert_eq!(world.ask::<i64>(counted).await, 100);
+    let minutes = "select count(*) from signaling.minute_stats";
+    assert_eq!(world.ask::<i64>(minutes).await, 0);
 }
 
 #[tokio::test]
@@ -210,22 +195,15 @@ async fn messages_do_not_wait_for_a_count() {
              as $$ select pg_sleep(60) is null $$",
         )
         .await;
-    let is_counting = async || {
-        world
-            .ask::<bool>(
-                "select exists (select from pg_stat_activity
-                                where query like '%refresh_queue_counts%' and state = 'active' and pid <> pg_backend_pid())",
-            )
-            .await
-    };
-    let _worker = world
-        .worker()
-        .env("WORKER_DATABASE_CONNECTIONS", "1")
-        .start();
-    world.until("it counts", PATIENCE, is_counting).await;
+    let is_counting = "select exists (
+        select from pg_stat_activity
+        where query like '%refresh_queue_counts%' and state = 'active' and pid <> pg_backend_pid())";
+    let worker = world.worker().env("WORKER_DATABASE_CONNECTIONS", "1");
+    let _worker = worker.start();
+    world.until_true(is_counting).await;
     world.insert_many(20).await;
     world.until_all_final().await;
-    assert!(is_counting().await, "the count is still under way");
+    assert!(world.ask::<bool>(is_counting).await, "the count has ended");
 }
 
 /// How long the oldest message of an app had waited at the last count, in seconds.
