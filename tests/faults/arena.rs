@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use crate::database_proxy::{DatabaseProxy, Network};
+use crate::database_proxy::DatabaseProxy;
 use crate::fault::Fault;
 use crate::fleet::Fleet;
 use crate::producers::Producers;
 use crate::verdict;
 use testkit::postgres::Settings;
-use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, execute, slow_api};
+use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, slow_api};
 
 /// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
 const CONNECTIONS: &str = "70";
 /// The time from the end of a fault until each worker sends again.
-const RECOVERY: Duration = Duration::from_secs(5);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(5);
 /// The time until all messages are final.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -62,11 +62,6 @@ impl Arena {
         }
     }
 
-    /// True if the test can set clocks on this machine.
-    pub(crate) fn can_step_clocks(&self) -> bool {
-        self.fleet.can_step_clocks()
-    }
-
     /// Injects a fault while producers commit messages, and checks these messages.
     pub(crate) async fn suffer(&mut self, fault: Fault, rng: &mut StdRng, lasting: Duration) {
         self.rounds += 1;
@@ -74,23 +69,19 @@ impl Arena {
         let producers = Producers::start(&self.world.url, &round);
         let calls_before = self.world.seen().calls;
         self.stalls.take_longest();
-        self.until_all_work_within("at first", PATIENCE).await;
+        self.until_all_work("at first", PATIENCE).await;
         fault.happen(self, rng, lasting).await;
-        let recovered_after = self.until_all_work(&round).await;
+        let recovered_after = self.until_all_work(&round, RECOVERY).await;
         let committed = producers.stop().await;
         let what = format!("{round}: every row is final");
         let are_final = async || self.world.count("status = 'pending'").await == 0;
         self.world.until(&what, PATIENCE, are_final).await;
         self.proxy.bury();
-        let ended = self.fleet.ended();
-        assert!(
-            ended.is_empty(),
-            "{round}: these workers have ended: {ended:?}"
-        );
+        self.fleet.assert_all_run(&round);
         let account = verdict::judge(&self.world, &round, &committed).await;
         let longest_stall = self.stalls.take_longest();
-        let busiest_second =
-            verdict::judge_pace(&self.world, &round, calls_before, longest_stall).await;
+        let world = &self.world;
+        let busiest_second = verdict::judge_pace(world, &round, calls_before, longest_stall).await;
         assert!(
             account.has_no_repeats() || !fault.is_the_same_for_all(),
             "{round}: a message is repeated although its outcome was known: {account}"
@@ -102,52 +93,31 @@ impl Arena {
     }
 
     /// Waits until each worker has made a call that started after now. Returns the duration.
-    pub(crate) async fn until_all_work(&self, round: &str) -> Duration {
-        self.until_all_work_within(round, RECOVERY).await
-    }
-
-    async fn until_all_work_within(&self, round: &str, deadline: Duration) -> Duration {
+    pub(crate) async fn until_all_work(&self, round: &str, deadline: Duration) -> Duration {
         let begun = Instant::now();
         let mut admin = self.admin().await;
         let since: OffsetDateTime = ask(&mut admin, "select clock_timestamp()").await;
         let names = self.fleet.names();
-        self.world
-            .until(
-                &format!("{round}: each of {names:?} works again"),
-                deadline,
-                async || {
-                    let working: Vec<String> = sqlx::query_scalar(
-                        "select distinct claimed_by from signaling.outbox where sent_at >= $1 and sent_at <= clock_timestamp() and status <> 'pending'",
-                    )
-                    .bind(since)
-                    .fetch_all(&self.world.pool)
-                    .await
-                    .unwrap_or_default();
-                    names.iter().all(|name| working.contains(name))
-                },
-            )
-            .await;
+        let statement = "select distinct claimed_by from signaling.outbox
+                         where sent_at between $1 and clock_timestamp() and status <> 'pending'";
+        let all_work = async || {
+            let working = sqlx::query_scalar(statement)
+                .bind(since)
+                .fetch_all(&self.world.pool);
+            let working: Vec<String> = working.await.unwrap_or_default();
+            names.iter().all(|name| working.contains(name))
+        };
+        let what = format!("{round}: each of {names:?} works again");
+        self.world.until(&what, deadline, all_work).await;
         begun.elapsed()
     }
 
     /// A connection that bypasses the proxy.
     pub(crate) async fn admin(&self) -> PgConnection {
-        PgConnection::connect(&self.world.url)
-            .await
-            .expect("connected")
-    }
-
-    /// Changes a setting of the database.
-    pub(crate) async fn alter(&self, admin: &mut PgConnection, what: &str) {
-        let database: String = ask(&mut *admin, "select current_database()::text").await;
-        // The database may be read-only.
-        let statement =
-            format!("set default_transaction_read_only = off; alter database {database} {what}");
-        execute(admin, &statement).await;
+        self.world.connect().await
     }
 
     pub(crate) async fn stop(mut self) {
-        self.proxy.set(Network::Up);
         self.fleet.stop().await;
         self.world.pool.close().await;
         self.postgres.cluster.stop().await.expect("stopped");

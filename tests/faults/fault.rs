@@ -7,11 +7,11 @@ use rand::rngs::StdRng;
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, RECOVERY};
 use crate::database_proxy::Network;
-use testkit::execute;
+use testkit::{ask, execute};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fault {
     /// Random workers get SIGKILL, and new workers replace them.
     WorkersKilled,
@@ -56,29 +56,6 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 20] = [
-        Self::WorkersKilled,
-        Self::WorkerSuspended,
-        Self::ClocksStep,
-        Self::DatabaseClockSteps,
-        Self::LogReaderStalls,
-        Self::PostgresCrashes,
-        Self::ConnectionsTerminated,
-        Self::ConnectionsTaken,
-        Self::ReadOnly,
-        Self::DiskFull,
-        Self::NetworkStalls,
-        Self::NetworkSwallows,
-        Self::ApiDrops,
-        Self::ApiHangs,
-        Self::ApiAnswersHalf,
-        Self::ApiAnswersGarbage,
-        Self::ApiTimesOut,
-        Self::ApiFails,
-        Self::ApiIsFlaky,
-        Self::ApiFailsAndConnectionsAreTerminated,
-    ];
-
     /// True if the fault hits all workers alike and none loses outcomes. Then no message is repeated.
     pub(crate) fn is_the_same_for_all(self) -> bool {
         matches!(
@@ -105,10 +82,11 @@ impl Fault {
                 }
             }
             Self::WorkerSuspended => {
-                arena.fleet.signal_one(rng, "STOP").await;
+                let suspended = arena.fleet.random(rng);
+                suspended.signal("STOP").await;
                 // Longer than a lease.
                 sleep(lasting.max(Duration::from_secs(4))).await;
-                arena.fleet.resume().await;
+                suspended.signal("CONT").await;
             }
             Self::ClocksStep => {
                 for ahead_s in [3600, -3600, 0] {
@@ -127,7 +105,8 @@ impl Fault {
                 arena.fleet.stall_logs(true);
                 // Until the pipes are full.
                 sleep(lasting.max(Duration::from_secs(6))).await;
-                arena.until_all_work("while nobody reads the logs").await;
+                let round = "while no log is read";
+                arena.until_all_work(round, RECOVERY).await;
                 arena.fleet.stall_logs(false);
             }
             Self::PostgresCrashes => {
@@ -138,16 +117,16 @@ impl Fault {
             Self::ConnectionsTerminated => terminate_five_a_second(arena, lasting).await,
             Self::ConnectionsTaken => take_connections(arena, lasting).await,
             Self::ReadOnly => {
+                // This session stays writable.
                 let mut admin = arena.admin().await;
-                arena
-                    .alter(&mut admin, "set default_transaction_read_only = on")
-                    .await;
-                terminate(&mut admin, "").await;
-                sleep(lasting).await;
-                arena
-                    .alter(&mut admin, "reset default_transaction_read_only")
-                    .await;
-                terminate(&mut admin, "").await;
+                let database: String = ask(&mut admin, "select current_database()::text").await;
+                for (is_read_only, lasting) in [("on", lasting), ("off", Duration::ZERO)] {
+                    let setting = format!("default_transaction_read_only = {is_read_only}");
+                    let alter = format!("alter database {database} set {setting}");
+                    execute(&mut admin, &alter).await;
+                    terminate(&mut admin, "").await;
+                    sleep(lasting).await;
+                }
             }
             Self::DiskFull => {
                 let mut admin = arena.admin().await;
@@ -172,19 +151,13 @@ impl Fault {
             }
             Self::ApiIsFlaky => {
                 let share = rng.random_range(0.02..0.1);
-                let rules = [
-                    "drop",
-                    "drop_before",
-                    "hang",
-                    "half_body",
-                    "garbage",
-                    "408",
-                    "500",
-                ]
-                .map(|fault| format!("{fault}:share={share:.3}"));
-                arena
-                    .world
-                    .set_faults(&rules.each_ref().map(String::as_str));
+                let rule = |fault| {
+                    format!("{fault}:share={share:.3}")
+                        .parse()
+                        .expect("a fault")
+                };
+                let faults = "drop drop_before hang half_body garbage 408 500";
+                *arena.world.simulator.faults() = faults.split(' ').map(rule).collect();
                 arena.fleet.replace_one(&arena.world, rng).await;
                 sleep(lasting).await;
                 arena.world.set_faults(&[]);

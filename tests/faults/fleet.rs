@@ -55,23 +55,17 @@ impl Fleet {
         self.workers.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    pub(crate) fn random(&mut self, rng: &mut StdRng) -> &mut Running {
+        let index = rng.random_range(0..self.workers.len());
+        &mut self.workers[index].1
+    }
+
     /// Kills a worker, and starts a new one.
     pub(crate) async fn replace_one(&mut self, world: &World, rng: &mut StdRng) {
         let index = rng.random_range(0..self.workers.len());
         let (_, mut victim) = self.workers.swap_remove(index);
         victim.kill().await;
         self.add(world);
-    }
-
-    pub(crate) async fn signal_one(&mut self, rng: &mut StdRng, signal: &str) {
-        let index = rng.random_range(0..self.workers.len());
-        self.workers[index].1.signal(signal).await;
-    }
-
-    pub(crate) async fn resume(&mut self) {
-        for (_, worker) in &mut self.workers {
-            worker.signal("CONT").await;
-        }
     }
 
     /// Stops or resumes the reading of all logs.
@@ -83,15 +77,10 @@ impl Fleet {
 
     /// Sets the workers' clocks, and waits until a worker logs the new time.
     pub(crate) async fn step_clocks(&mut self, ahead_s: i32) {
-        self.clock
-            .as_ref()
-            .expect("a clock")
-            .set(f64::from(ahead_s));
+        let clock = self.clock.as_ref().expect("a clock");
+        clock.set(f64::from(ahead_s));
         let minute = |minutes: i64| {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "it is this host's clock that is stepped"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "the clock that is stepped")]
             let now = OffsetDateTime::now_utc();
             let shown = now + time::Duration::seconds(i64::from(ahead_s) + 60 * minutes);
             shown.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:"))
@@ -112,12 +101,10 @@ impl Fleet {
         self.clock.is_some()
     }
 
-    /// The names of the workers that have ended.
-    pub(crate) fn ended(&mut self) -> Vec<String> {
-        self.workers
-            .iter_mut()
-            .filter_map(|(name, worker)| (!worker.is_running()).then(|| name.clone()))
-            .collect()
+    pub(crate) fn assert_all_run(&mut self, round: &str) {
+        for (name, worker) in &mut self.workers {
+            assert!(worker.is_running(), "{round}: {name} has ended");
+        }
     }
 
     pub(crate) async fn stop(&mut self) {

@@ -17,6 +17,7 @@ mod verdict;
 
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -32,10 +33,8 @@ const LIMIT: u32 = 200;
 
 fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is no whole number")),
-    )
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={text} is no whole number")))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +50,8 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
         only.as_ref()
             .is_none_or(|only| only.split(',').any(|chosen| chosen == name))
     };
-    let mut faults: Vec<Fault> = Fault::ALL.into_iter().filter(is_chosen).collect();
+    let all = Fault::value_variants().iter().copied();
+    let mut faults: Vec<Fault> = all.filter(is_chosen).collect();
     assert!(!faults.is_empty(), "FAULTS_ONLY={only:?} names none");
     faults.shuffle(&mut rng);
 
@@ -70,17 +70,12 @@ async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends:
     loop {
         faults.shuffle(&mut rng);
         for &fault in &faults {
-            if fault.steps_a_clock() && !arena.can_step_clocks() {
-                testkit::leave_out(&format!(
-                    "{fault:?} is left out: this machine has no libfaketime"
-                ));
+            if fault.steps_a_clock() && !arena.fleet.can_step_clocks() {
+                testkit::leave_out(&format!("{fault:?}: this machine has no libfaketime"));
                 continue;
             }
-            let lasting = if is_long {
-                Duration::from_millis(rng.random_range(2_000..8_000))
-            } else {
-                Duration::from_millis(2_000)
-            };
+            let longest_ms = if is_long { 8_000 } else { 2_000 };
+            let lasting = Duration::from_millis(rng.random_range(2_000..=longest_ms));
             arena.suffer(fault, &mut rng, lasting).await;
         }
         if Instant::now() >= ends {
