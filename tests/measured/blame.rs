@@ -3,7 +3,7 @@
 use serde_json::json;
 use simulator::Call;
 use tempfile::TempDir;
-use testkit::{APP_ID, PATIENCE, Running, Worker, World, api_with_limit, fleet, peer, write};
+use testkit::{Running, Worker, World, api_with_limit, fleet, peer, write};
 
 use crate::certificates::Authority;
 
@@ -11,6 +11,14 @@ use crate::certificates::Authority;
 const PACE: f64 = 490.0;
 /// The measurement begins this long after the fault, in µs.
 const FROM_US: u64 = 5_000_000;
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "thousands of calls, some seconds"
+)]
+fn per_second(calls: usize, in_us: u64) -> f64 {
+    calls as f64 / (in_us as f64 / 1e6)
+}
 
 /// The rate of accepted messages to destinations without this prefix, from 5 s after the first call on.
 fn pace_of_others(world: &World, prefix: &str) -> f64 {
@@ -24,29 +32,20 @@ fn pace_of_others(world: &World, prefix: &str) -> f64 {
     let (Some(first), Some(last)) = (others.first(), others.last()) else {
         return 0.0;
     };
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "some thousand calls, some seconds"
-    )]
-    let pace = others.len() as f64 / ((last.at_us - first.at_us) as f64 / 1e6);
-    pace
+    per_second(others.len(), last.at_us - first.at_us)
 }
 
-/// Sends messages to other destinations beside a fault of this destination, and asserts that they keep a share of the rate.
-async fn assert_pace_beside(
-    world: &World,
-    destination: &str,
-    others: i32,
-    share: f64,
-) -> Vec<Running> {
+/// Sends messages to other destinations than the one at fault, and asserts that they keep a share of the rate.
+async fn assert_pace_beside(world: &World, at_fault: &str, others: i32, share: f64) -> Running {
     world.insert_many(others).await;
-    let worker = fleet(1, || world.worker()).await;
+    let worker = world.worker().start();
     world.until_sent(others.into()).await;
-    assert_share(pace_of_others(world, destination), share);
+    assert_pace_of_others(world, at_fault, share);
     worker
 }
 
-fn assert_share(pace: f64, share: f64) {
+fn assert_pace_of_others(world: &World, at_fault: &str, share: f64) {
+    let pace = pace_of_others(world, at_fault);
     eprintln!("the others go at {pace:.0} a second");
     assert!(pace >= share * PACE, "the others go at {pace:.0} a second");
 }
@@ -59,10 +58,8 @@ async fn a_destination_that_is_always_throttled_slows_no_other() {
     let _worker = assert_pace_beside(&world, "bad", 6_000, 0.9).await;
     let row = world.until_final(bad).await;
     assert_eq!(row.status, "failed");
-    let charged: i64 = world
-        .ask("select count(*) from signaling.attempt where charged and fault = 'destination'")
-        .await;
-    assert_eq!(charged, 10);
+    let charged = "charged and fault = 'destination'";
+    assert_eq!(world.count_attempts(charged).await, 10);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,40 +85,24 @@ async fn receivers_that_are_gone_hold_no_other() {
     let _worker = assert_pace_beside(&world, "gone-", 5_000, 0.7).await;
 }
 
-/// Starts a healthy and a sick worker, and inserts 6,000 messages.
-async fn beside(
-    world: &World,
-    healthy: impl Fn() -> Worker,
-    sick: Worker,
-) -> (Vec<Running>, Running) {
-    let healthy = fleet(1, healthy).await;
+/// Asserts that a sick worker steps aside after a few calls, and that a healthy one sends the messages.
+async fn assert_steps_aside(world: &World, sick: Worker, healthy: Worker) {
+    let _healthy = healthy.start();
     world.assert_sends().await;
     let sick = sick.env("WORKER_NAME", "sick").start();
     sick.until_logged("worker_started").await;
     world.insert_many(6_000).await;
-    (healthy, sick)
-}
-
-/// The failed calls before the sick worker stepped aside. After that, it probes at most ten times a minute.
-async fn failed_calls_of_the_sick(world: &World) -> i64 {
-    world
-        .ask(
-            "select count(*) from signaling.attempt
-             where claimed_by = 'sick' and fault <> 'worker'",
-        )
-        .await
-}
-
-async fn assert_steps_aside(world: &World, sick: &Running) {
     world.until_sent(6_001).await;
     sick.until_logged("worker_stepped_aside").await;
-    let failed = failed_calls_of_the_sick(world).await;
+    // After that, the worker probes at most ten times a minute.
+    let before_that = "claimed_by = 'sick' and fault <> 'worker'";
+    let failed = world.count_attempts(before_that).await;
     eprintln!("{failed} failed calls");
     assert!(failed <= 10, "{failed} failed calls");
     let was_held = "hold is not null or released_at is not null";
     assert!(!world.lane::<bool>(was_held).await);
     assert_eq!(world.count("attempts > 1").await, 0, "charged");
-    assert_share(pace_of_others(world, "nobody"), 0.9);
+    assert_pace_of_others(world, "nobody", 0.9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,8 +113,7 @@ async fn a_worker_with_a_dead_api_address_or_an_old_secret_slows_no_other() {
     ] {
         let world = World::alone(api_with_limit(500)).await;
         let sick = world.worker().env(variable, value);
-        let (_healthy, sick) = beside(&world, || world.worker(), sick).await;
-        assert_steps_aside(&world, &sick).await;
+        assert_steps_aside(&world, sick, world.worker()).await;
     }
 }
 
@@ -142,42 +122,15 @@ async fn an_api_that_fails_half_of_all_calls_at_random_gets_nearly_all_messages(
     let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["500:share=0.5"]);
     world.insert_many(3_000).await;
-    let _worker = fleet(1, || world.worker()).await;
+    let _worker = world.worker().start();
     world.until_all_final().await;
     let failed = world.count("status = 'failed'").await;
     let calls = world.simulator.ledger().calls();
-    let seconds = calls[5_000].at_us - calls[500].at_us;
-    #[expect(clippy::cast_precision_loss, reason = "some seconds")]
-    let pace = 4_500.0 / (seconds as f64 / 1e6);
+    let pace = per_second(4_500, calls[5_000].at_us - calls[500].at_us);
     eprintln!("{failed} failed, {pace:.0} calls a second");
     // One message in 1,024 fails ten times in a row. Of 3,000, more than twelve fail in one run of 100,000.
     assert!(failed <= 12, "{failed} failed");
     assert!(pace >= 0.8 * 500.0, "{pace:.0} calls a second");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_below_the_limit_is_found_over_a_thousand_destinations() {
-    let world = World::alone(api_with_limit(200)).await;
-    world.insert_many(3_000).await;
-    let _fleet = fleet(2, || world.worker()).await;
-    world.until_accepted(2_200).await;
-    let app = &world.seen().apps[APP_ID];
-    let from = app.first_at_us + FROM_US;
-    let calls = world.simulator.ledger().calls();
-    let later: Vec<&Call> = calls.iter().filter(|call| call.at_us >= from).collect();
-    let throttled = later.iter().filter(|call| call.status == Some(429)).count();
-    let accepted = later.len() - throttled;
-    #[expect(clippy::cast_precision_loss, reason = "some thousand calls")]
-    let (share, pace) = (
-        throttled as f64 / later.len() as f64,
-        accepted as f64 / ((later[later.len() - 1].at_us - from) as f64 / 1e6),
-    );
-    eprintln!(
-        "{:.1} % throttled, {pace:.0} accepted a second",
-        share * 100.0
-    );
-    assert!(share < 0.03, "{share}");
-    assert!(pace >= 0.8 * 200.0, "{pace}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,17 +139,12 @@ async fn messages_that_each_fail_once_are_sent_soon() {
     world.set_faults(&["500:first_calls=1"]);
     world.insert_many(300).await;
     let begun = std::time::Instant::now();
-    let _worker = fleet(1, || {
-        world
-            .worker()
-            .env("WORKER_RETRY_BASE", "1s")
-            .env("WORKER_RETRY_CAP", "5m")
-    })
-    .await;
-    world.until_all_final().await;
-    eprintln!("sent within {:?}", begun.elapsed());
-    assert_eq!(world.count("status = 'message_sent'").await, 300);
-    assert!(begun.elapsed().as_secs() <= 15, "{:?}", begun.elapsed());
+    let worker = world.worker().env("WORKER_RETRY_BASE", "1s");
+    let _worker = worker.env("WORKER_RETRY_CAP", "5m").start();
+    world.until_all_sent(300).await;
+    let took = begun.elapsed();
+    eprintln!("sent within {took:?}");
+    assert!(took.as_secs() <= 15, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,16 +158,11 @@ async fn a_receiver_that_is_slow_to_acknowledge_takes_no_place_from_others() {
              from generate_series(1, 10000) as n",
         )
         .await;
-    let _worker = fleet(1, || world.worker()).await;
+    let _worker = world.worker().start();
     world
-        .until("the others are sent", PATIENCE, async || {
-            world
-                .count("status = 'message_sent' and destination <> 'slow'")
-                .await
-                >= 5_000
-        })
+        .until_count(5_000, "status = 'message_sent' and destination <> 'slow'")
         .await;
-    assert_share(pace_of_others(&world, "slow"), 0.9);
+    assert_pace_of_others(&world, "slow", 0.9);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -240,23 +183,22 @@ async fn an_api_that_is_dead_costs_few_calls_and_is_used_at_once_again() {
     world.until_accepted(accepted + 500).await;
     eprintln!("500 messages {:?} after the first success", first.elapsed());
     assert!(first.elapsed().as_secs() < 5, "{:?}", first.elapsed());
-    world.until_all_final().await;
-    let attempts: i64 = world.ask("select count(*) from signaling.attempt").await;
+    world.until_all_sent(3_001).await;
+    let attempts = world.count_attempts("true").await;
     assert!(attempts <= 300, "{attempts} failed calls");
-    assert_eq!(world.count("status = 'message_sent'").await, 3_001);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_is_silent_gets_no_more_than_the_calls_of_two_seconds() {
     let world = World::alone(api_with_limit(500)).await;
-    let _worker = fleet(1, || world.worker()).await;
+    let _worker = world.worker().start();
     world.insert_many(1_000).await;
     world.until_all_final().await;
     world.set_faults(&["hang"]);
-    let calls_before = world.seen().calls;
+    let before = world.seen().calls;
     world.insert_many(3_000).await;
     world.until_lane("hold = 'unavailable'").await;
-    let calls = world.seen().calls - calls_before;
+    let calls = world.seen().calls - before;
     eprintln!("{calls} calls");
     // Two seconds at 490 a second, and one a second until the first ones time out.
     assert!(calls <= 980 + 100 + 15, "{calls} calls");
@@ -272,7 +214,6 @@ async fn a_worker_that_does_not_trust_the_api_slows_no_other() {
     let world = World::alone(api).await;
     let ca_file = write(directory.path(), "ca.pem", &ca.pem());
     let ca_file = ca_file.to_str().expect("a path");
-    let trusting = || world.worker().env("AGORA_CA_FILE", ca_file);
-    let (_healthy, sick) = beside(&world, trusting, world.worker()).await;
-    assert_steps_aside(&world, &sick).await;
+    let trusting = world.worker().env("AGORA_CA_FILE", ca_file);
+    assert_steps_aside(&world, world.worker(), trusting).await;
 }

@@ -1,10 +1,9 @@
 //! One worker that serves a thousand apps, of which one is busy.
 
 use std::fs;
-
 use std::time::{Duration, Instant};
 
-use testkit::{PgBouncer, Postgres, Worker, World, api_with_limit, app_table};
+use testkit::{PgBouncer, World, api_with_limit, app_table};
 
 const APPS: usize = 1_000;
 const MESSAGES: i32 = 5_000;
@@ -15,7 +14,8 @@ const STARTUP: Duration = Duration::from_secs(5);
 const MAX_KB_PER_APP: u64 = 100;
 
 /// A configuration file with a thousand apps.
-fn apps(base_url: &str) -> String {
+fn apps(world: &World) -> String {
+    let base_url = world.simulator.base_url();
     let lines = format!("base_url = \"{base_url}\"\nrate = {LIMIT_PER_S}");
     let apps = (0..APPS).map(|number| app_table(&format!("app-{number}"), &lines));
     apps.collect()
@@ -33,23 +33,16 @@ fn resident_kb(pid: u32) -> u64 {
 }
 
 async fn keeps_its_pace(behind_pooler: bool) {
-    let world = World::alone(api_with_limit(LIMIT_PER_S)).await;
-    let pooler = if behind_pooler {
-        let settings = PgBouncer::variants().await[0];
-        Some(PgBouncer::start(Postgres::shared().await, settings).await)
+    let mut world = World::alone(api_with_limit(LIMIT_PER_S)).await;
+    let settings = PgBouncer::variants().await[0];
+    let _pooler = if behind_pooler {
+        Some(world.connect_through_pooler(settings).await)
     } else {
         None
     };
-    let url = match &pooler {
-        Some(pooler) => pooler.url(&world.url),
-        None => world.url.clone(),
-    };
-    let config = apps(&world.simulator.base_url());
+    let worker = world.command(&["run"]).file("WORKER_CONFIG", &apps(&world));
     let began = Instant::now();
-    let mut worker = Worker::new(&["run"])
-        .file("WORKER_CONFIG", &config)
-        .env("DATABASE_URL", &url)
-        .start();
+    let mut worker = worker.start();
     worker.until_logged("worker_started").await;
     let startup = began.elapsed();
     // The busy app sends its first message, and an idle app is served as well.
@@ -71,10 +64,8 @@ async fn keeps_its_pace(behind_pooler: bool) {
     );
     let seen = &world.seen().apps["app-1-id"];
     assert!(seen.worst_sliding_second <= u64::from(LIMIT_PER_S));
-    assert!(
-        rate > 0.95 * f64::from(LIMIT_PER_S) / 1.02,
-        "{rate:.0} calls/s"
-    );
+    let slots_per_s = f64::from(LIMIT_PER_S) / 1.02;
+    assert!(rate > 0.95 * slots_per_s, "{rate:.0} calls/s");
     assert!(startup < STARTUP, "started after {startup:?}");
     assert!(memory_kb < APPS as u64 * MAX_KB_PER_APP, "{memory_kb} KB");
     worker.stop().await;

@@ -1,9 +1,7 @@
 //! The limit that all workers share.
 
 use simulator::SimulatorConfig;
-use testkit::SchedulerStalls;
-
-use testkit::{APP_ID, World, fleet};
+use testkit::{APP_ID, SchedulerStalls, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
@@ -16,17 +14,15 @@ async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {
     world.assert_sent_once(1_500).await;
     let app = &world.seen().apps[APP_ID];
     assert_eq!((app.calls, app.accepted), (1_500, 1_500));
-    assert_eq!(app.by_status.get(&200), Some(&1_500), "{:?}", app.by_status);
     let started: i64 = world
         .ask("select signaling.peak_rate('default', '-infinity', 'infinity')")
         .await;
     assert!(started <= 500, "{started} calls started in a second");
     // The calls also arrive at this pace, unless the scheduler stalled this process.
-    let longest_stall = stalls.take_longest();
+    let (arrived, longest_stall) = (app.worst_sliding_second, stalls.take_longest());
     assert!(
-        app.worst_sliding_second <= 500 || longest_stall > SchedulerStalls::TOLERABLE,
-        "{} calls arrived in a second, on a machine that stood still for {longest_stall:?}",
-        app.worst_sliding_second
+        arrived <= 500 || longest_stall > SchedulerStalls::TOLERABLE,
+        "{arrived} calls arrived in a second, on a machine that stood still for {longest_stall:?}"
     );
     // A fleet without faults uses the limit.
     assert!(app.calls_per_s() > 350.0, "{} calls/s", app.calls_per_s());
