@@ -41,42 +41,30 @@ pub(crate) trait Model {
 /// A named claim about the reachable states of a model.
 pub(crate) struct Property<M: Model + ?Sized> {
     name: &'static str,
-    expectation: Expectation,
+    /// An `always` property, not a `sometimes` property.
+    is_always: bool,
     condition: fn(&M, &M::State) -> bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Expectation {
-    Always,
-    Sometimes,
 }
 
 impl<M: Model> Property<M> {
     pub(crate) fn always(name: &'static str, condition: fn(&M, &M::State) -> bool) -> Self {
-        let expectation = Expectation::Always;
         Self {
             name,
-            expectation,
+            is_always: true,
             condition,
         }
     }
 
     pub(crate) fn sometimes(name: &'static str, condition: fn(&M, &M::State) -> bool) -> Self {
-        let expectation = Expectation::Sometimes;
         Self {
-            name,
-            expectation,
-            condition,
+            is_always: false,
+            ..Self::always(name, condition)
         }
     }
 
     /// True if `state` alone settles the property: it violates an `always` or satisfies a `sometimes`.
     fn is_settled_by(&self, model: &M, state: &M::State) -> bool {
-        let is_true = (self.condition)(model, state);
-        match self.expectation {
-            Expectation::Always => !is_true,
-            Expectation::Sometimes => is_true,
-        }
+        (self.condition)(model, state) != self.is_always
     }
 }
 
@@ -133,14 +121,17 @@ pub(crate) fn explore<M: Model>(model: &M) -> Exploration<M::Action> {
         ControlFlow::Continue(())
     });
     let failure = |(property, settled_by): (&Property<M>, Option<usize>)| {
-        let name = property.name;
-        match (property.expectation, settled_by) {
-            (Expectation::Always, Some(index)) => Some(Failure::Violated {
+        let (name, path) = (
+            property.name,
+            settled_by.map(|index| reached.path_to(index)),
+        );
+        match (property.is_always, path) {
+            (true, Some(path)) => Some(Failure::Violated {
                 property: name,
-                path: reached.path_to(index),
+                path,
             }),
-            (Expectation::Sometimes, None) => Some(Failure::Unreachable { property: name }),
-            (Expectation::Always, None) | (Expectation::Sometimes, Some(_)) => None,
+            (false, None) => Some(Failure::Unreachable { property: name }),
+            (true, None) | (false, Some(_)) => None,
         }
     };
     Exploration {
@@ -163,7 +154,7 @@ pub(crate) fn counterexample<M: Model>(
     let always = model
         .properties()
         .into_iter()
-        .find(|always| always.name == property && always.expectation == Expectation::Always)
+        .find(|always| always.is_always && always.name == property)
         .expect("the model has an `always` property of this name");
     let mut violated_by = None;
     let reached = search(model, |index, state| {
@@ -287,31 +278,31 @@ impl Hasher for Fingerprint {
 }
 
 mod tests {
-    use super::{Exploration, Failure, Fingerprint, Model, Property, counterexample, explore};
+    use super::{Failure, Fingerprint, Model, Property, counterexample, explore};
     use std::collections::HashSet;
 
-    /// A graph whose states are numbers, from 0 on. An action is the number that it leads to.
-    struct Graph {
-        edges: &'static [(u8, u8)],
+    /// A graph whose states are numbers. An action is the number that it leads to.
+    struct Graph<N> {
+        initial: usize,
+        next: N,
     }
 
     const NOT_9: &str = "9 is never reached";
     const MEETS_5: &str = "5 can be reached";
 
-    impl Model for Graph {
-        type State = u8;
-        type Action = u8;
+    impl<N: Fn(usize) -> Vec<usize>> Model for Graph<N> {
+        type State = usize;
+        type Action = usize;
 
-        fn initial_state(&self) -> u8 {
-            0
+        fn initial_state(&self) -> usize {
+            self.initial
         }
 
-        fn actions(&self, state: &u8, actions: &mut Vec<u8>) {
-            let from_here = self.edges.iter().filter(|(from, _)| from == state);
-            actions.extend(from_here.map(|(_, to)| to));
+        fn actions(&self, state: &usize, actions: &mut Vec<usize>) {
+            actions.extend((self.next)(*state));
         }
 
-        fn next_state(&self, _: &u8, action: u8) -> u8 {
+        fn next_state(&self, _: &usize, action: usize) -> usize {
             action
         }
 
@@ -323,118 +314,69 @@ mod tests {
         }
     }
 
-    fn failures_of(edges: &'static [(u8, u8)]) -> Vec<Failure<u8>> {
-        explore(&Graph { edges }).failures
+    /// A graph that begins with 0.
+    fn graph(edges: &[(usize, usize)]) -> impl Model<State = usize, Action = usize> {
+        let next = |state| {
+            let from_here = edges.iter().filter(move |(from, _)| *from == state);
+            from_here.map(|(_, to)| *to).collect()
+        };
+        Graph { initial: 0, next }
     }
 
-    fn violated(path: &[u8]) -> Failure<u8> {
-        let path = path.to_vec();
+    fn violated(path: &[usize]) -> Failure<usize> {
         Failure::Violated {
             property: NOT_9,
-            path,
+            path: path.to_vec(),
         }
     }
 
     #[test]
-    fn a_model_with_its_properties_has_no_failures() {
-        assert_eq!(failures_of(&[(0, 1), (1, 2), (2, 5)]), []);
-    }
-
-    #[test]
-    fn a_violated_always_is_reported_with_the_shortest_path() {
-        let edges = &[(0, 5), (5, 6), (6, 7), (7, 9), (0, 1), (1, 2), (2, 9)];
-        assert_eq!(failures_of(edges), [violated(&[1, 2, 9])]);
-        let counterexample = counterexample(&Graph { edges }, NOT_9);
-        assert_eq!(counterexample, Some(violated(&[1, 2, 9])));
-    }
-
-    #[test]
-    fn a_violation_beyond_a_cycle_is_found() {
-        let edges = &[(0, 5), (5, 0), (5, 5), (5, 6), (6, 0), (6, 9)];
-        assert_eq!(failures_of(edges), [violated(&[5, 6, 9])]);
-    }
-
-    #[test]
-    fn an_unreachable_sometimes_is_reported() {
-        let unreachable = Failure::Unreachable { property: MEETS_5 };
-        assert_eq!(failures_of(&[(0, 1), (1, 0), (4, 5)]), [unreachable]);
-    }
-
-    #[test]
-    fn every_failure_is_reported() {
-        let unreachable = Failure::Unreachable { property: MEETS_5 };
-        assert_eq!(failures_of(&[(0, 9)]), [violated(&[9]), unreachable]);
+    fn every_failure_is_reported_with_the_shortest_path_and_nothing_else() {
+        let unreachable = || Failure::Unreachable { property: MEETS_5 };
+        let two_ways = [(0, 5), (5, 6), (6, 7), (7, 9), (0, 1), (1, 2), (2, 9)];
+        let beyond_cycles = [(0, 5), (5, 0), (5, 5), (5, 6), (6, 0), (6, 9)];
+        for (edges, failures) in [
+            (&[(0, 1), (1, 2), (2, 5)][..], vec![]),
+            (&two_ways, vec![violated(&[1, 2, 9])]),
+            (&beyond_cycles, vec![violated(&[5, 6, 9])]),
+            (&[(0, 1), (1, 0), (4, 5)], vec![unreachable()]),
+            (&[(0, 9)], vec![violated(&[9]), unreachable()]),
+        ] {
+            assert_eq!(explore(&graph(edges)).failures, failures, "{edges:?}");
+        }
     }
 
     #[test]
     fn an_initial_state_can_violate_a_property() {
-        struct Violated;
-        impl Model for Violated {
-            type State = u8;
-            type Action = u8;
-
-            fn initial_state(&self) -> u8 {
-                9
-            }
-
-            fn actions(&self, _: &u8, _: &mut Vec<u8>) {}
-
-            fn next_state(&self, _: &u8, action: u8) -> u8 {
-                action
-            }
-
-            fn properties(&self) -> Vec<Property<Self>> {
-                vec![Property::always(NOT_9, |_, state| *state != 9)]
-            }
-        }
-        assert_eq!(explore(&Violated).failures, [violated(&[])]);
+        let initial = Graph {
+            initial: 9,
+            next: |_| Vec::new(),
+        };
+        assert_eq!(counterexample(&initial, NOT_9), Some(violated(&[])));
+        assert_eq!(explore(&initial).failures[0], violated(&[]));
     }
 
     #[test]
     fn cycles_and_joins_are_explored_once_and_self_loops_are_no_transitions() {
-        let edges = &[(0, 1), (0, 2), (1, 3), (2, 3), (3, 0), (3, 3)];
-        let Exploration {
-            states,
-            transitions,
-            depth,
-            ..
-        } = explore(&Graph { edges });
-        assert_eq!((states, transitions, depth), (4, 5, 2));
+        let found = explore(&graph(&[(0, 1), (0, 2), (1, 3), (2, 3), (3, 0), (3, 3)]));
+        assert_eq!((found.states, found.transitions, found.depth), (4, 5, 2));
     }
 
     #[test]
-    fn a_counterexample_ends_the_exploration_of_an_endless_model() {
-        struct Endless;
-        impl Model for Endless {
-            type State = usize;
-            type Action = u8;
-
-            fn initial_state(&self) -> usize {
-                0
-            }
-
-            fn actions(&self, _: &usize, actions: &mut Vec<u8>) {
-                actions.extend([1, 2]);
-            }
-
-            fn next_state(&self, state: &usize, action: u8) -> usize {
-                state + usize::from(action)
-            }
-
-            fn properties(&self) -> Vec<Property<Self>> {
-                vec![Property::always(NOT_9, |_, state| *state != 9)]
-            }
-        }
-        let Some(Failure::Violated { path, .. }) = counterexample(&Endless, NOT_9) else {
+    fn a_counterexample_is_the_shortest_and_ends_the_exploration_of_an_endless_model() {
+        let endless = Graph {
+            initial: 0,
+            next: |state| vec![state + 1, state + 2],
+        };
+        let Some(Failure::Violated { path, .. }) = counterexample(&endless, NOT_9) else {
             panic!("9 is reached");
         };
-        assert_eq!((path.len(), path.iter().sum()), (5, 9));
+        assert_eq!((path.len(), path.last()), (5, Some(&9)));
     }
 
     #[test]
     fn a_property_that_is_true_has_no_counterexample() {
-        let edges = &[(0, 1), (1, 0)];
-        assert_eq!(counterexample(&Graph { edges }, NOT_9), None);
+        assert_eq!(counterexample(&graph(&[(0, 1), (1, 0)]), NOT_9), None);
     }
 
     #[test]

@@ -9,17 +9,10 @@ const AT_MOST_ONCE: Message = Message::AT_MOST_ONCE;
 
 /// Explores every state. A low number of states would show a model that excludes too much.
 pub(crate) fn holds(what: &str, protocol: &Protocol, least_states: usize) {
-    let exploration = explore(protocol);
-    let states = exploration.states;
-    println!(
-        "{what}: {states} states, {} transitions, depth {}",
-        exploration.transitions, exploration.depth
-    );
-    let failures: Vec<_> = exploration
-        .failures
-        .iter()
-        .map(Failure::to_string)
-        .collect();
+    let found = explore(protocol);
+    let (states, transitions, depth) = (found.states, found.transitions, found.depth);
+    println!("{what}: {states} states, {transitions} transitions, depth {depth}");
+    let failures: Vec<_> = found.failures.iter().map(Failure::to_string).collect();
     assert!(failures.is_empty(), "{what}: {}", failures.join("\n"));
     assert!(states >= least_states, "{what}: only {states} states");
 }
@@ -62,17 +55,9 @@ fn the_promise_holds_for_two_workers_with_two_messages() {
 #[test]
 fn the_promise_holds_where_a_worker_claims_a_message_whose_record_it_still_has() {
     let protocol = Protocol::of(1, 3, &[AT_LEAST_ONCE]);
-    holds(
-        "a worker with room for three, at-least-once",
-        &protocol,
-        50_000,
-    );
+    holds("one worker with room for three", &protocol, 50_000);
     let protocol = Protocol::of(2, 2, &[AT_MOST_ONCE]);
-    holds(
-        "two workers with room for two, at-most-once",
-        &protocol,
-        5_000,
-    );
+    holds("two with room for two, at-most-once", &protocol, 5_000);
     let protocol = Protocol::of(2, 2, &[AT_LEAST_ONCE.expiring_in(3)]);
     holds("two workers with room for two, expiring", &protocol, 20_000);
 }

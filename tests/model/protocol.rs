@@ -95,20 +95,16 @@ impl Protocol {
                     Ok(()) if !self.hazards.workers_stop_before_the_wire => &[true, false],
                     _ => &[false],
                 };
-                actions.extend(
-                    choices
-                        .iter()
-                        .map(|&is_taken| Action::TakePermit { at, is_taken }),
-                );
+                let take = |&is_taken: &bool| Action::TakePermit { at, is_taken };
+                actions.extend(choices.iter().map(take));
             }
             Stage::Permitted => {
                 actions.extend([true, false].map(|is_taken| Action::Send { at, is_taken }));
             }
-            Stage::Calling { is_taken, .. } => actions.extend(
-                Response::possible(*is_taken)
-                    .iter()
-                    .map(|&answer| Action::Conclude { at, answer }),
-            ),
+            Stage::Calling { is_taken, .. } => {
+                let answers = Response::possible(*is_taken).iter();
+                actions.extend(answers.map(|&answer| Action::Conclude { at, answer }));
+            }
             Stage::Recording(_) => actions.extend([
                 Action::Record(at),
                 Action::RecordUnanswered(at),
@@ -141,38 +137,21 @@ impl Model for Protocol {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for (index, worker) in state.workers.iter().enumerate() {
-            if worker.deliveries.len() < self.room {
-                let due = state
-                    .rows
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, row)| self.can_claim(row));
-                actions.extend(due.map(|(message, _)| Action::Claim {
-                    worker: index,
-                    message,
-                }));
+        for (worker, present) in state.workers.iter().enumerate() {
+            if present.deliveries.len() < self.room {
+                let is_due = |message: &usize| self.can_claim(&state.rows[*message]);
+                let due = (0..state.rows.len()).filter(is_due);
+                actions.extend(due.map(|message| Action::Claim { worker, message }));
             }
-            for place in 0..worker.deliveries.len() {
-                self.actions_of_delivery(
-                    state,
-                    At {
-                        worker: index,
-                        place,
-                    },
-                    actions,
-                );
+            for place in 0..present.deliveries.len() {
+                self.actions_of_delivery(state, At { worker, place }, actions);
             }
-            if !worker.deliveries.is_empty() {
-                actions.push(Action::Crash { worker: index });
+            if !present.deliveries.is_empty() {
+                actions.push(Action::Crash { worker });
             }
             if self.hazards.hosts_sleep {
-                actions.extend([
-                    Action::Peek { worker: index },
-                    Action::Tick {
-                        asleep: Some(index),
-                    },
-                ]);
+                let asleep = Some(worker);
+                actions.extend([Action::Peek { worker }, Action::Tick { asleep }]);
             }
         }
         for message in 0..state.rows.len() {

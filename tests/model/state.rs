@@ -220,19 +220,13 @@ impl State {
 
     /// Ends all claims of a row, because its `claim_id` changes.
     pub(crate) fn end_claims_of(&mut self, message: usize) {
-        let deliveries = self
-            .workers
-            .iter_mut()
-            .flat_map(|worker| &mut worker.deliveries);
-        for delivery in deliveries.filter(|delivery| delivery.message == message) {
-            delivery.claim = Claim::Over;
-        }
-        for orphan in self
-            .orphans
-            .iter_mut()
-            .filter(|orphan| orphan.message == message)
-        {
-            orphan.claim = Claim::Over;
+        let workers = self.workers.iter_mut();
+        let deliveries = workers.flat_map(|worker| &mut worker.deliveries);
+        let of_workers = deliveries.map(|delivery| (delivery.message, &mut delivery.claim));
+        let orphans = self.orphans.iter_mut();
+        let of_nobody = orphans.map(|orphan| (orphan.message, &mut orphan.claim));
+        for (_, claim) in of_workers.chain(of_nobody).filter(|(of, _)| *of == message) {
+            *claim = Claim::Over;
         }
     }
 
@@ -257,11 +251,8 @@ impl State {
         for worker in &mut self.workers {
             worker.deliveries.sort_unstable();
             // The response of the next claim has a new reading. Only a delivery that waits for its slot uses this one.
-            if !worker
-                .deliveries
-                .iter()
-                .any(|delivery| delivery.stage == Stage::Waiting)
-            {
+            let waits = |delivery: &Delivery| delivery.stage == Stage::Waiting;
+            if !worker.deliveries.iter().any(waits) {
                 worker.clock = Clock::Right;
             }
         }

@@ -62,15 +62,11 @@ impl Protocol {
         let knows_the_time = state.workers[at.worker].clock == Clock::Right;
         let has_expired = state.rows[state.delivery(at).message].has_expired();
         if self.rules.expiry_is_looked_at && has_expired && knows_the_time {
-            let end = Some(End::Expired);
-            Self::hand_over(
-                state,
-                at,
-                Record {
-                    end,
-                    ..Record::UNHARMED
-                },
-            );
+            let record = Record {
+                end: Some(End::Expired),
+                ..Record::UNCHANGED
+            };
+            Self::hand_over(state, at, record);
         } else if self.permit(state, at).is_err() {
             Self::go_back(state, at);
         } else if self.hazards.workers_stop_before_the_wire {
@@ -90,14 +86,12 @@ impl Protocol {
 
         let at_most_once = self.messages[message].at_most_once;
         let row = &mut state.rows[message];
+        let truth = &row.truth;
         let breaches = [
             (row.end.is_some(), Breach::CalledAfterItsEnd),
             (row.has_expired(), Breach::CalledAfterItsExpiry),
-            (
-                row.truth.has_unlogged_call,
-                Breach::CalledWithoutExplanation,
-            ),
-            (row.truth.may_have_arrived, Breach::CalledAgainAtMostOnce),
+            (truth.has_unlogged_call, Breach::CalledWithoutExplanation),
+            (truth.may_have_arrived, Breach::CalledAgainAtMostOnce),
         ];
         row.truth.calls = (row.truth.calls + 1).min(2);
         row.truth.arrivals = (row.truth.arrivals + u8::from(is_taken)).min(2);
@@ -160,7 +154,7 @@ impl Protocol {
 
     /// The worker releases the message unchanged (`Record::release` in `outbox/queue/record.rs`).
     pub(crate) fn go_back(state: &mut State, at: At) {
-        Self::hand_over(state, at, Record::UNHARMED);
+        Self::hand_over(state, at, Record::UNCHANGED);
     }
 
     fn hand_over(state: &mut State, at: At, record: Record) {
@@ -221,7 +215,7 @@ impl Worker {
 }
 
 impl Record {
-    const UNHARMED: Self = Self {
+    const UNCHANGED: Self = Self {
         end: None,
         due_in: 0,
         counts: false,
