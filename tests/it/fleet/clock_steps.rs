@@ -171,6 +171,4 @@ async fn a_correction_of_due_times_that_fails_again_and_again_is_logged() {
     stepped.clock.set(-HOUR_S);
     workers[0].until_logged("lane_update_failed").await;
     world.assert_sends().await;
-    drop(workers);
-    stepped.stop().await;
 }
