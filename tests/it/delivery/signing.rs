@@ -105,7 +105,7 @@ async fn an_app_certificate_gives_every_sender_credentials() {
 #[tokio::test]
 async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
     let world = World::new().await;
-    world.simulator.behaviour().credentials = basic(API_KEY, "the next secret");
+    world.simulator.behaviour().credentials = basic(API_KEY, "the-next-secret");
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
         let path = write(directory.path(), name, &format!("{text}\n"));
@@ -115,7 +115,7 @@ async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
         &world,
         &[
             ("AGORA_API_KEY_FILE", &write("key", API_KEY)),
-            ("AGORA_API_SECRET_FILE", &write("secret", "the last secret")),
+            ("AGORA_API_SECRET_FILE", &write("secret", "the-last-secret")),
             ("DATABASE_URL_FILE", &write("url", &world.url)),
         ],
     )
@@ -123,7 +123,7 @@ async fn secrets_are_read_from_files_and_again_when_a_file_changes() {
     .start();
     let id = world.insert(peer(json!({}))).await;
     worker.until_logged("lane_held").await;
-    write("secret", "the next secret");
+    write("secret", "the-next-secret");
     assert_eq!(world.until_final(id).await.status, "message_sent");
 }
 

@@ -9,7 +9,7 @@ async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {
     for messages in [300, 3] {
         let world = World::new().await;
         let secret = NamedTempFile::new().expect("a file");
-        std::fs::write(&secret, "not the secret").expect("written");
+        std::fs::write(&secret, "not-the-secret").expect("written");
         let path = secret.path().to_str().expect("a path");
         world.insert_many(messages).await;
         world
