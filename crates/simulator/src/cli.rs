@@ -70,9 +70,8 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
         .await
         .context("the simulated API can't start")?;
     let url = simulator.base_url();
-    print(&format!(
-        "simulated API   {url}\ncontrol         {url}/_simulator/\n"
-    ))?;
+    let addresses = format!("simulated API   {url}\ncontrol         {url}/_simulator/\n");
+    print(&addresses)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -159,6 +160,15 @@ struct MessageCounts {
     accepted: u32,
 }
 
+/// Counts as an open connection until its drop. A handler's panic drops it, too.
+pub(super) struct OpenConnection(Arc<Ledger>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.change(|state| state.summary.open_connections -= 1);
+    }
+}
+
 impl Default for Ledger {
     fn default() -> Self {
         Self::with_kept_calls(DEFAULT_KEPT_CALLS)
@@ -206,16 +216,13 @@ impl Ledger {
         }
     }
 
-    pub(super) fn connection_opened(&self) {
+    pub(super) fn connection_opened(self: Arc<Self>) -> OpenConnection {
         self.change(|State { summary, .. }| {
             summary.connections += 1;
             summary.open_connections += 1;
             summary.most_connections = summary.most_connections.max(summary.open_connections);
         });
-    }
-
-    pub(super) fn connection_closed(&self) {
-        self.change(|state| state.summary.open_connections -= 1);
+        OpenConnection(self)
     }
 
     /// Adds the status of a delayed response.

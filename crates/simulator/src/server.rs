@@ -67,9 +67,9 @@ pub(super) async fn serve(
             };
             stream.set_nodelay(true).ok();
             let (tls, router, api) = (tls.clone(), router.clone(), Arc::clone(&api));
-            let ledger = Arc::clone(&api.ledger);
-            ledger.connection_opened();
+            let open = Arc::clone(&api.ledger).connection_opened();
             let serving = async move {
+                let _open = open;
                 match tls {
                     None => serve_http(stream, router, api).await,
                     Some(tls) => {
@@ -80,10 +80,7 @@ pub(super) async fn serve(
                 }
             };
             let stopping = stopping.clone();
-            tasks.spawn(async move {
-                stopping.run_until_cancelled(serving).await;
-                ledger.connection_closed();
-            });
+            tasks.spawn(stopping.run_until_cancelled_owned(serving));
         }
     };
     stopping.run_until_cancelled(accepting).await;

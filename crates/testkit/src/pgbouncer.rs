@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::process::{Child, Command};
 
 use super::databases::Postgres;
-use super::postgres::free_port;
+use super::postgres::free_ports;
 use super::{PATIENCE, World, comes_true};
 
 /// All clients of a pool share these connections: fewer than two workers would have.
@@ -43,7 +43,7 @@ impl PgBouncer {
     /// Starts a PgBouncer in front of a cluster, with further lines of configuration.
     pub async fn start(postgres: &Postgres, settings: &str) -> Self {
         let cluster = &postgres.cluster;
-        let port = free_port().expect("a free port");
+        let port = free_ports().next().expect("a free port");
         let path = |name: &str| cluster.directory.join(format!("pgbouncer-{port}.{name}"));
         let write = |name: &str, text: &str| {
             let written = cluster.installation.write_for_server(&path(name), text);

@@ -98,10 +98,28 @@ impl ThrowawayPostgres {
     pub async fn start_with(settings: &Settings) -> anyhow::Result<Self> {
         let installation = Installation::find(None).await?;
         let parent = installation::parent_directory(settings.is_durable);
-        Self::start_in(&parent, &installation, settings).await
+        Self::start_in(&parent, &installation, settings, free_ports()).await
     }
 
     async fn start_in(
+        parent: &Path,
+        installation: &Installation,
+        settings: &Settings,
+        ports: impl Iterator<Item = u16>,
+    ) -> anyhow::Result<Self> {
+        let mut started = Err(anyhow!("found no free TCP port on 127.0.0.1"));
+        for port in ports {
+            started = Self::start_on(port, parent, installation, settings).await;
+            // Another process may have taken the port since the choice.
+            if started.is_ok() || is_free(port) {
+                break;
+            }
+        }
+        started
+    }
+
+    async fn start_on(
+        port: u16,
         parent: &Path,
         installation: &Installation,
         settings: &Settings,
@@ -131,7 +149,7 @@ impl ThrowawayPostgres {
             directory: PathBuf::new(),
             installation: installation.clone(),
             version: installation.version.clone(),
-            port: 0,
+            port,
             password: Uuid::new_v4().simple().to_string(),
             pid: None,
         };
@@ -144,7 +162,6 @@ impl ThrowawayPostgres {
                 .write_for_server(&data.join(name), text)
                 .with_context(|| format!("can't write {name} for PostgreSQL"))?;
         }
-        cluster.port = free_port()?;
         cluster.start_server().await?;
         Ok(cluster)
     }
@@ -246,9 +263,11 @@ impl ThrowawayPostgres {
     }
 }
 
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    (0..PORT_ATTEMPTS)
-        .map(|_| rand::random_range(PORTS))
-        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        .context("found no free TCP port on 127.0.0.1")
+pub(crate) fn free_ports() -> impl Iterator<Item = u16> {
+    let ports = (0..PORT_ATTEMPTS).map(|_| rand::random_range(PORTS));
+    ports.filter(|port| is_free(*port))
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

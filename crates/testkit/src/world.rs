@@ -116,10 +116,8 @@ impl World {
 
     /// Changes the lane of the app `default` by hand.
     pub async fn set_lane(&self, changes: &str) {
-        self.execute(&format!(
-            "update signaling.lane set {changes} where app = 'default'"
-        ))
-        .await;
+        let update = format!("update signaling.lane set {changes} where app = 'default'");
+        self.execute(&update).await;
     }
 
     /// Changes messages by hand. After the columns, there may be a `where`.
@@ -201,10 +199,8 @@ impl World {
 
     /// The database's time in `ms` milliseconds, as text.
     pub async fn time_in(&self, ms: i32) -> String {
-        self.ask(&format!(
-            "select (clock_timestamp() + {ms} * interval '1 millisecond')::text"
-        ))
-        .await
+        let time = format!("select (clock_timestamp() + {ms} * interval '1 millisecond')::text");
+        self.ask(&time).await
     }
 
     pub async fn row(&self, id: i64) -> Row {
@@ -224,10 +220,8 @@ impl World {
     }
 
     pub async fn count(&self, condition: &str) -> i64 {
-        self.ask(&format!(
-            "select count(*) from signaling.outbox where {condition}"
-        ))
-        .await
+        let query = format!("select count(*) from signaling.outbox where {condition}");
+        self.ask(&query).await
     }
 
     pub async fn count_attempts(&self, condition: &str) -> i64 {
@@ -251,10 +245,8 @@ impl World {
 
     /// The value of an expression over the lane of the app `default`.
     pub async fn lane<T: Scalar>(&self, expression: &str) -> T {
-        self.ask(&format!(
-            "select {expression} from signaling.lane where app = 'default'"
-        ))
-        .await
+        let query = format!("select {expression} from signaling.lane where app = 'default'");
+        self.ask(&query).await
     }
 
     pub async fn open_transaction(&self, statement: &str) -> Transaction<'static, Postgresql> {
@@ -308,17 +300,13 @@ impl World {
 
     /// Waits until a claim or another statement of a worker waits for a lock.
     pub async fn until_worker_waits_for_lock(&self) {
-        self.until_true(&format!(
-            "select exists ({WORKER_BACKENDS} and wait_event_type = 'Lock')"
-        ))
-        .await;
+        let query = format!("select exists ({WORKER_BACKENDS} and wait_event_type = 'Lock')");
+        self.until_true(&query).await;
     }
 
     pub async fn until_count(&self, count: i64, condition: &str) {
-        self.until_true(&format!(
-            "select count(*) = {count} from signaling.outbox where {condition}"
-        ))
-        .await;
+        let query = format!("select count(*) = {count} from signaling.outbox where {condition}");
+        self.until_true(&query).await;
     }
 
     pub async fn until_sent(&self, count: i64) {
@@ -350,10 +338,8 @@ impl World {
     }
 
     pub async fn until_final(&self, id: i64) -> Row {
-        self.until_true(&format!(
-            "select finished_at is not null from signaling.outbox where id = {id}"
-        ))
-        .await;
+        let query = format!("select finished_at is not null from signaling.outbox where id = {id}");
+        self.until_true(&query).await;
         self.row(id).await
     }
 

@@ -1,5 +1,7 @@
 //! The ledger's kept calls and totals.
 
+use std::sync::Arc;
+
 use crate::Ledger;
 use crate::ledger::Call;
 
@@ -84,4 +86,17 @@ fn calls_are_found_by_payloads_too_long_to_keep() {
     assert_eq!((found.len(), &found[0].payload), (1, &None));
     let found = ledger.calls_for_payload("short");
     assert_eq!(found[0].payload.as_deref(), Some("short"));
+}
+
+#[test]
+fn a_connection_whose_handler_panics_is_not_open_any_more() {
+    let ledger = Arc::new(Ledger::default());
+    let open = Arc::clone(&ledger).connection_opened();
+    assert_eq!(ledger.summary().open_connections, 1);
+    let handler = std::thread::spawn(move || {
+        let _open = open;
+        panic!("for the test");
+    });
+    handler.join().unwrap_err();
+    assert_eq!(ledger.summary().open_connections, 0);
 }

@@ -25,9 +25,23 @@ fn nursery() -> TempDir {
 
 async fn cluster_in(parent: &Path) -> ThrowawayPostgres {
     let installation = Installation::find(None).await.unwrap();
-    ThrowawayPostgres::start_in(parent, &installation, &Settings::default())
+    ThrowawayPostgres::start_in(parent, &installation, &Settings::default(), free_ports())
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_port_that_another_process_takes_is_replaced() {
+    let (parent, settings) = (nursery(), Settings::default());
+    let installation = Installation::find(None).await.unwrap();
+    let (taken, free) = (free_ports().next().unwrap(), free_ports().next().unwrap());
+    let _other = TcpListener::bind((Ipv4Addr::LOCALHOST, taken)).unwrap();
+    let ports = [taken, free].into_iter();
+    let cluster = ThrowawayPostgres::start_in(parent.path(), &installation, &settings, ports);
+    let cluster = cluster.await.unwrap();
+    assert_eq!(cluster.port, free);
+    cluster.stop().await.unwrap();
+    wait_until("the first directory is gone", || is_empty(parent.path())).await;
 }
 
 async fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -245,7 +259,7 @@ async fn a_taken_port_is_an_error_with_the_servers_message() {
         server_settings: vec![format!("port={port}")],
         ..Settings::default()
     };
-    let error = ThrowawayPostgres::start_in(parent.path(), &installation, &settings)
+    let error = ThrowawayPostgres::start_in(parent.path(), &installation, &settings, free_ports())
         .await
         .err()
         .unwrap()
@@ -291,7 +305,8 @@ async fn programs_work_through_links_and_from_where_they_are() {
         let installation = Installation::find(Some(bindir)).await.unwrap();
         let parent = nursery();
         let settings = Settings::default();
-        let cluster = ThrowawayPostgres::start_in(parent.path(), &installation, &settings);
+        let cluster =
+            ThrowawayPostgres::start_in(parent.path(), &installation, &settings, free_ports());
         cluster.await.unwrap().stop().await.unwrap();
     }
 }
