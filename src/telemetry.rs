@@ -33,6 +33,8 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// At 500 calls/s, the lines of level debug fill the queue in ten seconds.
 const MAX_QUEUED_LINES: usize = 8 * 1024;
+/// Longer than any line of the worker. Without it, long lines of a library could fill the memory while the reader stalls.
+const MAX_LINE_BYTES: usize = 16 * 1024;
 const MAX_BACKTRACE_CHARS: usize = 8_000;
 
 pub(crate) const LOG_LINES_DROPPED: &str = "signaling_log_lines_dropped_total";
@@ -46,7 +48,7 @@ pub(crate) enum LogFormat {
 }
 
 /// Logs and errors share this queue, so that their lines keep their order.
-static STDERR: OnceLock<NonBlocking> = OnceLock::new();
+static STDERR: OnceLock<Queue> = OnceLock::new();
 static FAILED_WRITES: AtomicUsize = AtomicUsize::new(0);
 
 /// The queue of standard error, whose lines a thread writes. Its drop writes the last lines, also when the process ends by a
@@ -62,7 +64,7 @@ impl Stderr {
             reported: 0,
             reports: LogThrottle::default(),
         });
-        STDERR.set(queue).ok();
+        STDERR.set(Queue(queue)).ok();
         Self(Some(guard))
     }
 }
@@ -78,11 +80,29 @@ impl Drop for Stderr {
     }
 }
 
+/// Queues lines, and cuts long ones. Each event is one write.
+#[derive(Debug, Clone)]
+struct Queue(NonBlocking);
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let cut = line.get(..=MAX_LINE_BYTES);
+        let cut = cut.map(|start| [start, b"\n"].concat());
+        self.0.write_all(cut.as_deref().unwrap_or(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Counts failed writes, and logs the number of dropped lines once the output takes lines again.
 struct Sink<W> {
     output: W,
-    /// The dropped lines at the last write, and those that the log has reported.
+    /// Dropped lines at the last write.
     dropped: usize,
+    /// Dropped lines that the log has reported.
     reported: usize,
     reports: LogThrottle,
 }
@@ -121,11 +141,12 @@ pub(crate) fn print_stderr(line: &str) {
 
 pub(crate) fn dropped_lines() -> usize {
     let queue = STDERR.get();
-    let dropped = queue.map_or(0, |queue| queue.error_counter().dropped_lines());
+    let dropped = queue.map_or(0, |queue| queue.0.error_counter().dropped_lines());
     dropped + FAILED_WRITES.load(Ordering::Relaxed)
 }
 
 /// Sets up the log, which includes panics.
+///
 /// Fails if the filter is invalid, or the log is set up already.
 pub(crate) fn init(
     filter: &str,
@@ -134,7 +155,7 @@ pub(crate) fn init(
     let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
     let queue = STDERR.get().ok_or("standard error has no queue")?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(queue.clone())
+        .with_writer(|| queue.clone())
         // The layer would print its own errors without the queue, and block.
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
@@ -168,16 +189,59 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 mod tests {
     use super::*;
 
+    use std::sync::mpsc::{Receiver, SyncSender};
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// Each write shows its line, and waits for a result from the test.
+    struct Reader {
+        taken: SyncSender<Vec<u8>>,
+        results: Receiver<io::Result<()>>,
+    }
+
+    impl Write for Reader {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.taken.send(line.to_vec()).expect("the test goes on");
+            self.results.recv().expect("the test goes on")?;
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn a_failed_write_counts_as_a_dropped_line() {
-        let mut full = Sink {
-            output: &mut [][..],
+    fn a_stalled_reader_blocks_no_line_and_lines_after_a_failed_write_are_written() {
+        let (taken, lines) = sync_channel(1);
+        let (allow, results) = sync_channel(1);
+        let sink = Sink {
+            output: Reader { taken, results },
             dropped: 0,
             reported: 0,
             reports: LogThrottle::default(),
         };
-        let before = dropped_lines();
-        full.write_all(b"a line\n").expect_err("no room");
-        assert_eq!(dropped_lines(), before + 1);
+        let queue = NonBlockingBuilder::default().buffered_lines_limit(2);
+        let (queue, _guard) = queue.finish(sink);
+        let mut queue = Queue(queue);
+        let mut log = |line: &str| queue.write_all(line.as_bytes()).expect("no error");
+        let next = || lines.recv_timeout(LIMIT).expect("a line");
+
+        log("one\n");
+        assert_eq!(next(), b"one\n");
+        log("two\n");
+        log(&("x".repeat(2 * MAX_LINE_BYTES) + "\n"));
+        log("dropped\n");
+        let failed_before = FAILED_WRITES.load(Ordering::Relaxed);
+        let full = io::ErrorKind::StorageFull.into();
+        allow.send(Err(full)).expect("the reader waits");
+        assert_eq!(next(), b"two\n");
+        assert_eq!(FAILED_WRITES.load(Ordering::Relaxed), failed_before + 1);
+        allow.send(Ok(())).expect("the reader waits");
+        let cut = next();
+        assert_eq!(cut.len(), MAX_LINE_BYTES + 2);
+        assert!(cut.ends_with(b"x\n"));
+        allow.send(Ok(())).expect("the reader waits");
+        assert_eq!(queue.0.error_counter().dropped_lines(), 1);
     }
 }

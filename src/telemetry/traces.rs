@@ -37,6 +37,7 @@ pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 const SERVICE_NAME: &str = "signaling-worker";
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
 
 #[derive(Debug, Clone)]
@@ -148,10 +149,7 @@ impl HttpClient for Collector {
                 "the collector answers HTTP {}",
                 response.status().as_u16()
             )),
-            Err(error) => Some(connection_error_text(
-                &**error,
-                "OTEL_EXPORTER_OTLP_CERTIFICATE",
-            )),
+            Err(error) => Some(connection_error_text(&**error, CERTIFICATE)),
         });
         result
     }
@@ -187,10 +185,8 @@ fn settings(
             "{variable} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
         ))
     })?;
-    Ok(Some((
-        endpoint,
-        of_traces("CERTIFICATE").map(PathBuf::from),
-    )))
+    let ca_file = of_traces("CERTIFICATE").map(PathBuf::from);
+    Ok(Some((endpoint, ca_file)))
 }
 
 #[cfg(test)]
