@@ -18,7 +18,8 @@ async fn row_security_that_applies_to_the_functions_owner_fails() {
     owned.execute(ENABLE).await;
     finds(check(&owned), "ok", "row security", &[]).await;
     owned.execute(FORCE).await;
-    let phrases = ["policies on outbox", "no force row level security"];
+    let statement = "run alter table signaling.outbox no force row level security;";
+    let phrases = ["policies on outbox", statement];
     finds(check(&owned), "FAIL", "row security", &phrases).await;
 }
 
