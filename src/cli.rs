@@ -7,7 +7,7 @@ mod check;
 mod completions;
 mod grant;
 mod health;
-pub(crate) mod message;
+mod message;
 mod migrate;
 mod obstacles;
 mod pause;

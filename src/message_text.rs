@@ -1,8 +1,11 @@
 //! Texts about one message. `worker message` and the dashboard share them.
 
+use std::fmt::Display;
+
 use crate::advice::{self, fault_texts};
 use crate::outbox::{CallDetail, MessageDetail};
 use crate::outcome::Fault;
+use crate::pace::DbTime;
 
 /// The next step of a message, and the obstacles before it.
 pub(crate) fn next_step(detail: &MessageDetail) -> String {
@@ -55,6 +58,51 @@ fn finished(status: &str, id: i64) -> String {
         ),
         _ => format!("nothing. {retry}"),
     }
+}
+
+/// What has happened to a message: times, each with lines of text.
+pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(DbTime, Vec<String>)> {
+    let row = &detail.message;
+    let mut events = vec![(row.created_at, vec!["inserted".to_owned()])];
+    events.extend(detail.calls.iter().map(failed_call));
+    // The table of attempts has only failed calls.
+    if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
+        let accepted = format!(
+            "call {}: accepted{}{}{}",
+            row.attempts.saturating_add(row.uncharged),
+            optional(", HTTP ", row.http_status),
+            optional(", by ", row.claimed_by.as_ref()),
+            optional(", request ID ", row.request_id.as_ref())
+        );
+        events.push((sent_at, vec![accepted]));
+    }
+    if let Some(finished_at) = row.finished_at {
+        let error = optional(": ", row.error.as_ref());
+        events.push((finished_at, vec![format!("{}{error}", row.status)]));
+    }
+    events
+}
+
+fn failed_call(call: &CallDetail) -> (DbTime, Vec<String>) {
+    let outcome = match call.outcome.as_str() {
+        "lost" => "lost, and perhaps never made",
+        outcome => outcome,
+    };
+    let took_ms = call.duration_ms.map(|ms| format!("{ms:.0} ms"));
+    let result = format!(
+        "call {}: {outcome}{}{}{}{}",
+        call.attempt,
+        optional(", HTTP ", call.http_status),
+        optional(" after ", took_ms),
+        optional(", by ", call.claimed_by.as_ref()),
+        optional(": ", call.error.as_ref()),
+    );
+    let at = call.sent_at.unwrap_or(call.recorded_at);
+    (at, vec![result, fault(call)])
+}
+
+fn optional(before: &str, value: Option<impl Display>) -> String {
+    value.map_or_else(String::new, |value| format!("{before}{value}"))
 }
 
 /// On which side the fault of a failed call is, on what evidence, and whether the call is charged.

@@ -8,9 +8,8 @@ use clap::Args;
 use super::args::ReadArgs;
 use super::print::{block, one_line};
 use crate::config::parse_number;
-use crate::message_text::{fault, next_step};
-use crate::outbox::{CallDetail, MessageDetail, Outbox};
-use crate::pace::DbTime;
+use crate::message_text::{fault, next_step, timeline};
+use crate::outbox::{MessageDetail, Outbox};
 use crate::sanitize;
 
 /// Show one message: its state, its calls, and what happens next
@@ -58,19 +57,18 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
 fn show(detail: &MessageDetail) -> String {
     let mut text = heading(detail);
     text.push('\n');
-    for (when, what) in timeline(detail) {
-        writeln!(text, "  {:TIME_WIDTH$}  {what}", when.to_string()).ok();
+    for (when, lines) in timeline(detail) {
+        let mut when = when.to_string();
+        for line in lines {
+            writeln!(text, "  {when:TIME_WIDTH$}  {}", one_line(&line)).ok();
+            when.clear();
+        }
     }
     writeln!(text, "\nnext: {}", one_line(&next_step(detail))).ok();
-    if let Some(call) = detail.last_failure()
-        && let Some(advice) = call.advice()
-    {
+    if let Some((call, advice)) = detail.last_failure() {
         let (attempt, fault) = (call.attempt, one_line(&fault(call)));
-        writeln!(
-            text,
-            "why:  call {attempt} failed. {fault}\n      -> {advice}"
-        )
-        .ok();
+        let why = format!("call {attempt} failed. {fault}\n      -> {advice}");
+        writeln!(text, "why:  {why}").ok();
     }
     text
 }
@@ -103,53 +101,4 @@ fn heading(detail: &MessageDetail) -> String {
     }
     let heading = format!("message {} of app {}: {}", row.id, row.app, row.state);
     block(&heading, &lines)
-}
-
-/// The times and texts of what has happened to a message. The page of the message shows them, too.
-pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(DbTime, String)> {
-    let row = &detail.message;
-    let mut events = vec![(row.created_at, "inserted".to_owned())];
-    events.extend(detail.calls.iter().map(call));
-    // The table of attempts has only failed calls.
-    if let (Some(sent_at), true) = (row.sent_at, row.status.starts_with("message_")) {
-        let accepted = format!(
-            "call {}: accepted{}{}{}",
-            row.attempts.saturating_add(row.uncharged),
-            optional(", HTTP ", row.http_status),
-            optional(", by ", row.claimed_by.as_ref()),
-            optional(", request ID ", row.request_id.as_ref())
-        );
-        events.push((sent_at, accepted));
-    }
-    if let Some(finished_at) = row.finished_at {
-        let error = optional(": ", row.error.as_ref());
-        events.push((finished_at, format!("{}{error}", row.status)));
-    }
-    events
-}
-
-fn call(call: &CallDetail) -> (DbTime, String) {
-    let outcome = match call.outcome.as_str() {
-        "lost" => "lost, and perhaps never made",
-        outcome => outcome,
-    };
-    let took_ms = call.duration_ms.map(|ms| format!("{ms:.0} ms"));
-    let what = format!(
-        "call {}: {outcome}{}{}{}{}\n{:indent$}{}",
-        call.attempt,
-        optional(", HTTP ", call.http_status),
-        optional(" after ", took_ms),
-        optional(", by ", call.claimed_by.as_ref()),
-        optional(": ", call.error.as_ref()),
-        "",
-        one_line(&fault(call)),
-        indent = 4 + TIME_WIDTH,
-    );
-    (call.sent_at.unwrap_or(call.recorded_at), what)
-}
-
-fn optional(before: &str, value: Option<impl ToString>) -> String {
-    value.map_or_else(String::new, |value| {
-        format!("{before}{}", one_line(&value.to_string()))
-    })
 }

@@ -8,8 +8,7 @@ use maud::{Markup, html};
 use super::layout::{self, PageError};
 use super::messages::{Form, recipient};
 use super::{actions, format};
-use crate::cli::message::timeline;
-use crate::message_text;
+use crate::message_text::{self, timeline};
 use crate::ops::OpsState;
 use crate::outbox::{MessageDetail, MessageRow};
 
@@ -37,8 +36,8 @@ pub(super) async fn show(
             section.panel aria-labelledby="history" {
                 h2 #history { "History" }
                 ol.timeline {
-                    @for (when, what) in timeline(&detail) {
-                        li { p.dim { (format::time(when)) } @for line in what.lines() { p.text { (line.trim()) } } }
+                    @for (when, lines) in timeline(&detail) {
+                        li { p.dim { (format::time(when)) } @for line in lines { p.text { (line) } } }
                     }
                 }
             }
@@ -85,7 +84,7 @@ fn buttons(message: &MessageRow) -> Markup {
 fn next(detail: &MessageDetail) -> Markup {
     html! {
         p { b { "Next: " } (format::sentence(&message_text::next_step(detail))) }
-        @if let Some((call, advice)) = detail.last_failure().and_then(|call| Some((call, call.advice()?))) {
+        @if let Some((call, advice)) = detail.last_failure() {
             p { b { "Why: " } "call " (call.attempt) " failed. " (format::sentence(&message_text::fault(call))) }
             p { b { "To do: " } (advice) "." }
         }

@@ -85,17 +85,14 @@ impl CallDetail {
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault.as_deref()?.parse().ok()
     }
-
-    pub(crate) fn advice(&self) -> Option<&'static str> {
-        self.fault().map(|fault| fault_texts(fault).1)
-    }
 }
 
 impl MessageDetail {
-    /// The last failed call, unless the API has accepted the message since.
-    pub(crate) fn last_failure(&self) -> Option<&CallDetail> {
+    /// The last failed call with advice about its fault, unless the API has accepted the message since.
+    pub(crate) fn last_failure(&self) -> Option<(&CallDetail, &'static str)> {
         let is_accepted = self.message.status.starts_with("message_");
-        self.calls.last().filter(|_| !is_accepted)
+        let call = self.calls.last().filter(|_| !is_accepted)?;
+        Some((call, fault_texts(call.fault()?).1))
     }
 }
 
