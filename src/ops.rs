@@ -2,6 +2,7 @@
 //! reached the database, and serves until the worker has recorded its last message.
 
 mod auth;
+mod cached;
 mod dashboard;
 mod health;
 mod metrics;
@@ -13,6 +14,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use maud::Markup;
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::outbox::Outbox;
 use crate::worker::OpenLanes;
 use auth::OpsToken;
+use cached::Cached;
 pub(crate) use server::{OpsArgs, OpsServer};
 
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -32,7 +35,9 @@ pub(crate) struct OpsState {
     pub(crate) shutdown: CancellationToken,
     /// Why a worker that starts still waits for its database.
     pub(crate) waiting_for: Arc<Mutex<Option<String>>>,
-    last_checks: Arc<health::LastChecks>,
+    checks: Arc<Cached<[health::Check; 2]>>,
+    fleet_metrics: Arc<Cached<String>>,
+    overview: Arc<Cached<Result<Markup, dashboard::PageError>>>,
     token: Option<Arc<OpsToken>>,
     metrics: Option<PrometheusHandle>,
 }

@@ -63,7 +63,7 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let mut apps = args.apps;
     if apps.is_empty() {
-        let lanes = outbox.lanes().await?.into_iter();
+        let lanes = outbox.lanes(None).await?.into_iter();
         let with_lane = lanes.filter(|app| app.lane.is_some());
         apps.extend(with_lane.map(|app| app.app));
     }

@@ -136,7 +136,7 @@ async fn check_database(
             let limit = outbox.connection_limit(own).await?;
             findings.push(server::connections(&limit, own));
         }
-        let lanes = outbox.lanes().await?;
+        let lanes = outbox.lanes(None).await?;
         if let Some(config) = config {
             let environment = config.environment.as_deref();
             for app in &config.apps {

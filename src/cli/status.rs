@@ -30,12 +30,9 @@ fn show(app: &AppStatus) -> String {
         Some(lane) => lane_lines(lane),
     };
     let (rate, peak) = (app.rate_per_s, app.peak_calls_1m);
-    lines.push((
-        "rate",
-        format!(
-            "{rate:.1} calls/s over the last 10 s; at most {peak} in a second of the last minute"
-        ),
-    ));
+    let peak = format!("at most {peak} in a second of the last minute");
+    let rate = format!("{rate:.1} calls/s over the last 10 s; {peak}");
+    lines.push(("rate", rate));
     lines.push(("pending", pending(&app.pending)));
     if app.pending.refused > 0 {
         let refused = app.pending.refused;
@@ -46,7 +43,7 @@ fn show(app: &AppStatus) -> String {
         lines.push(("oldest", format!("waits for {}", duration(seconds))));
     }
     if let Some(wait) = &app.queue_wait_last_hour {
-        let (median, p95, p99) = (wait["p50_s"], wait["p95_s"], wait["p99_s"]);
+        let (median, p95, p99) = (wait.p50_s, wait.p95_s, wait.p99_s);
         lines.push(("queue wait", format!("{median:.3} s median, {p95:.3} s for 95 %, {p99:.3} s for 99 % of the last hour's messages")));
     }
     let finished = counts(app.finished_24h.clone());
@@ -56,23 +53,18 @@ fn show(app: &AppStatus) -> String {
 
 fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
     let state = match lane.state() {
-        LaneState::Slowed => format!(
-            "slowed to {:.0} calls/s by a 429 at {}",
-            lane.rate_per_s,
-            lane.throttled_at
-                .map_or_else(String::new, |at| at.to_string())
-        ),
+        LaneState::Slowed => {
+            let at = lane.throttled_at.map(|at| format!(" at {at}"));
+            let (rate, at) = (lane.rate_per_s, at.unwrap_or_default());
+            format!("slowed to {rate:.0} calls/s by a 429{at}")
+        }
         state => state.into_str().replace('_', " "),
     };
-    let set_by = lane
-        .limit_set_by
-        .as_ref()
-        .map(|by| format!(", set by {by}"));
-    let limit = format!("limit {} calls/s", lane.limit_per_s);
-    let mut lines = vec![(
-        "lane",
-        format!("{state}; {limit}{}", set_by.unwrap_or_default()),
-    )];
+    let mut state = format!("{state}; limit {} calls/s", lane.limit_per_s);
+    if let Some(by) = &lane.limit_set_by {
+        state = format!("{state}, set by {by}");
+    }
+    let mut lines = vec![("lane", state)];
     for obstacle in &lane.obstacles {
         lines.push(("obstacle", obstacle.sentence.clone()));
     }

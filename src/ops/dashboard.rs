@@ -22,7 +22,7 @@ use axum::routing::{get, post};
 
 use super::OpsState;
 use crate::outbox::Outbox;
-use layout::PageError;
+pub(super) use layout::PageError;
 
 const STYLE: &str = include_str!("dashboard/assets/dashboard.css");
 const SCRIPT: &str = include_str!("dashboard/assets/dashboard.js");
@@ -32,20 +32,16 @@ pub(crate) fn routes() -> Router<OpsState> {
     let asset = |content_type: &'static str, content: &'static str| {
         get(([(CONTENT_TYPE, content_type)], content))
     };
+    let style = asset("text/css; charset=utf-8", STYLE);
+    let script = asset("text/javascript; charset=utf-8", SCRIPT);
     Router::new()
         .route("/", get(overview::show))
         .route("/messages", get(messages::show))
         .route("/messages/{id}", get(message::show))
         .route("/failures", get(failures::show))
         .route("/actions/{action}", post(actions::act))
-        .route(
-            "/assets/dashboard.css",
-            asset("text/css; charset=utf-8", STYLE),
-        )
-        .route(
-            "/assets/dashboard.js",
-            asset("text/javascript; charset=utf-8", SCRIPT),
-        )
+        .route("/assets/dashboard.css", style)
+        .route("/assets/dashboard.js", script)
         .route("/assets/icon.svg", asset("image/svg+xml", ICON))
 }
 

@@ -2,12 +2,11 @@
 //! check, because another process could not send the app's messages either.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
 use hyper::StatusCode;
-use tokio::sync::Mutex;
 
 use super::OpsState;
 use super::auth::Authenticated;
@@ -16,20 +15,15 @@ use crate::outbox::{Outbox, SchemaError};
 use crate::sanitize;
 use crate::worker::OpenLanes;
 
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Probes and Prometheus give up after five seconds.
+pub(super) const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
 /// although the monitoring pool may have no free connection.
 const RECENT: Duration = Duration::from_secs(5);
 const MAX_RECORDER_LAG: Duration = Duration::from_secs(5);
 const MAX_DETAIL_CHARS: usize = 300;
 
-/// `/readyz` needs no token. Without this pause, a stranger's requests would keep the database busy.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
-
-type Check = Result<&'static str, String>;
-
-/// The last checks of the database and its schema. Concurrent requests wait for one query.
-pub(super) type LastChecks = Mutex<Option<(Instant, [Check; 2])>>;
+pub(super) type Check = Result<&'static str, String>;
 
 /// `GET /readyz`. A probe needs no token. Without one the response omits the details, because errors name hosts, users
 /// and apps.
@@ -81,14 +75,8 @@ async fn database_checks(state: &OpsState) -> [Check; 2] {
         let database = format!("not reached yet{why}");
         return [Err(database), Err("not checked yet".into())];
     };
-    let mut last = state.last_checks.lock().await;
-    let recent = last.as_ref().filter(|(at, _)| at.elapsed() < CHECK_EVERY);
-    if let Some((_, checks)) = recent {
-        return checks.clone();
-    }
-    let checks = query_database(outbox).await;
-    *last = Some((Instant::now(), checks.clone()));
-    checks
+    // Without the cache, a stranger's requests would keep the database busy, because they need no token.
+    state.checks.get_or(query_database(outbox)).await
 }
 
 async fn query_database(outbox: &Outbox) -> [Check; 2] {
@@ -125,13 +113,16 @@ fn lanes(open: &OpenLanes, wait_for_recorder: bool) -> Check {
     if wait_for_recorder {
         return Ok("waiting for the recorder");
     }
-    for lane in lanes {
-        if let Some(since) = lane.heartbeat.stuck_since() {
-            let (app, seconds) = (&lane.app, since.elapsed().as_secs());
-            return Err(format!("no progress of the app {app} for {seconds} s"));
-        }
-    }
-    Ok("all make progress")
+    let mut stuck = lanes
+        .iter()
+        .filter_map(|lane| Some((&lane.app, lane.heartbeat.stuck()?)));
+    let Some((app, since)) = stuck.next() else {
+        return Ok("all make progress");
+    };
+    let others = stuck.count();
+    Err(format!(
+        "no progress of the app {app} (and of {others} others) {since}"
+    ))
 }
 
 #[cfg(test)]

@@ -65,23 +65,27 @@ pub(super) fn install() -> Result<PrometheusHandle, Box<dyn Error + Send + Sync>
 }
 
 pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse {
-    let (mut apps, mut is_up) = (None, false);
-    if let Some(outbox) = state.outbox.get() {
-        apps = outbox.lanes().await.ok();
-        is_up = apps.is_some() || health::has_responded_lately(outbox);
-    }
     for lane in state.lanes.get().into_iter().flatten() {
         gauge!(IN_FLIGHT, "app" => lane.app.clone()).set(count(lane.in_flight.count() as u64));
     }
     counter!(LOG_LINES_DROPPED).absolute(telemetry::dropped_lines() as u64);
     Collector::default().collect();
     let process = state.metrics.as_ref().map(PrometheusHandle::render);
-    let fleet = render_fleet(is_up, apps.as_deref().unwrap_or_default());
+    let fleet = state.fleet_metrics.get_or(fleet(&state)).await;
+    let text = process.unwrap_or_default() + &fleet;
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    (
-        [(CONTENT_TYPE, content_type)],
-        process.unwrap_or_default() + &fleet,
-    )
+    ([(CONTENT_TYPE, content_type)], text)
+}
+
+async fn fleet(state: &OpsState) -> String {
+    let (mut apps, mut is_up) = (None, false);
+    if let Some(outbox) = state.outbox.get() {
+        // If a scrape took longer than Prometheus waits, the alert about a worker that is down would fire.
+        let lanes = tokio::time::timeout(health::DATABASE_TIMEOUT, outbox.lanes(None)).await;
+        apps = lanes.ok().and_then(Result::ok);
+        is_up = apps.is_some() || health::has_responded_lately(outbox);
+    }
+    render_fleet(is_up, apps.as_deref().unwrap_or_default())
 }
 
 /// Fleet metrics are identical on every worker. Each scrape has a recorder of its own, which keeps no series of a
@@ -113,13 +117,10 @@ fn render_fleet(is_up: bool, apps: &[AppStatus]) -> String {
     recorder.handle().render()
 }
 
-fn set_app(
-    AppStatus {
-        app, lane, pending, ..
-    }: &AppStatus,
-) {
+fn set_app(status: &AppStatus) {
+    let (app, pending) = (&status.app, &status.pending);
     // Producers can misspell any number of names. An app without a lane gets no series.
-    let Some(lane) = lane else {
+    let Some(lane) = &status.lane else {
         return;
     };
     let set = |name: &'static str, value: f64| gauge!(name, "app" => app.clone()).set(value);

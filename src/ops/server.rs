@@ -59,6 +59,7 @@ pub(crate) struct OpsServer {
 impl OpsServer {
     /// Starts the server and the recording of metrics, unless the address is `off`, or the default address is taken, because
     /// several workers may run on one host.
+    ///
     /// Fails if the address or the token is invalid, if an explicit address is taken, or if other hosts could send requests
     /// without a token.
     pub(crate) async fn start(

@@ -254,6 +254,7 @@ impl ClaimLoop {
             }
         }
         let (app, error) = (&self.lane.app, database_error_text(&error));
+        self.lane.heartbeat.failed(&error);
         let is_first = self.database_pause == DATABASE_PAUSE;
         if is_first && self.lane.shared.database_failures.failed() {
             tracing::warn!(

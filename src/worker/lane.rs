@@ -97,22 +97,28 @@ pub(crate) struct Lane {
 /// The heartbeat of a lane's loop. The loop beats when the database has answered a claim or a poll, and promises the time of
 /// the next beat. A loop that never gets an answer counts as stuck.
 #[derive(Debug)]
-pub(crate) struct Heartbeat(Mutex<(Instant, Duration)>);
+pub(crate) struct Heartbeat(Mutex<(Instant, Duration, Option<String>)>);
 
 impl Heartbeat {
     /// The lane makes progress at `at`, and waits no longer than `wait` before the next beat.
     pub(super) fn new(at: Instant, wait: Duration) -> Self {
-        Self(Mutex::new((at, wait)))
+        Self(Mutex::new((at, wait, None)))
     }
 
     pub(super) fn beat(&self, wait: Duration) {
-        *self.0.lock() = (Instant::now(), wait);
+        *self.0.lock() = (Instant::now(), wait, None);
     }
 
-    /// The time of the last beat, if the next one is overdue.
-    pub(crate) fn stuck_since(&self) -> Option<Instant> {
-        let (at, wait) = *self.0.lock();
-        (at.elapsed() > wait + GRACE).then_some(at)
+    pub(super) fn failed(&self, error: &str) {
+        self.0.lock().2 = Some(error.to_owned());
+    }
+
+    /// Text with the time and the last error since the last beat. None until the next beat is overdue.
+    pub(crate) fn stuck(&self) -> Option<String> {
+        let (at, wait, error) = &*self.0.lock();
+        let (silent_for, error) = (at.elapsed(), error.as_deref().unwrap_or("no error"));
+        let is_stuck = silent_for > *wait + GRACE;
+        is_stuck.then(|| format!("for {} s: {error}", silent_for.as_secs()))
     }
 }
 
@@ -356,8 +362,12 @@ mod tests {
         let wait = Duration::from_secs(20);
         for (ago, is_stuck) in [(wait, false), (wait + GRACE, true)] {
             let at = Instant::now().checked_sub(ago).expect("a time");
-            let stuck_since = Heartbeat::new(at, wait).stuck_since();
-            assert_eq!(stuck_since, is_stuck.then_some(at));
+            let heartbeat = Heartbeat::new(at, wait);
+            heartbeat.failed("refused");
+            let stuck = is_stuck.then_some("for 35 s: refused".into());
+            assert_eq!(heartbeat.stuck(), stuck);
+            heartbeat.beat(wait);
+            assert_eq!(heartbeat.0.lock().2, None, "the error is over");
         }
     }
 }

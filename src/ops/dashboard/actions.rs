@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::layout::PageError;
 use super::messages::given;
 use super::{OpsState, outbox};
-use crate::outbox::{RetryFilter, STATEMENT_TIMEOUT};
+use crate::outbox::{Outbox, RetryFilter, STATEMENT_TIMEOUT};
 
 /// Written to the lane as the operator's name.
 const BY: &str = "dashboard";
@@ -47,7 +47,7 @@ pub(super) struct Fields {
     app: String,
     reason: String,
     limit: String,
-    id: i64,
+    id: Option<i64>,
 }
 
 pub(super) async fn act(
@@ -55,42 +55,55 @@ pub(super) async fn act(
     Path(action): Path<String>,
     Form(fields): Form<Fields>,
 ) -> Result<Redirect, PageError> {
-    let outbox = outbox(&state)?;
-    let (app, id) = (fields.app, fields.id);
-    let mut shown = "/".to_owned();
-    match action.as_str() {
+    let changed = change(outbox(&state)?, &action, &fields).await;
+    // Also after an error, because the change may have taken effect.
+    state.overview.forget().await;
+    changed?;
+    let message = fields.id.map(|id| format!("/messages/{id}"));
+    Ok(Redirect::to(message.as_deref().unwrap_or("/")))
+}
+
+async fn change(outbox: &Outbox, action: &str, fields: &Fields) -> Result<(), PageError> {
+    let refused = |error: &str| PageError(StatusCode::BAD_REQUEST, error.into());
+    let id = fields
+        .id
+        .ok_or_else(|| refused("the form has no id of a message"));
+    let app = &fields.app;
+    let is_changed = match action {
         "pause" => {
             let reason = given(&fields.reason);
-            outbox.pause(&app, reason.as_deref(), BY).await?;
+            outbox.pause(app, reason.as_deref(), BY).await.map(|_| true)
         }
-        "resume" => {
-            outbox.resume(&app).await?;
-        }
+        "resume" => outbox.resume(app).await.map(|_| true),
         "limit" => {
             let error = "a limit is a number of calls per second, as in 500";
             // An empty field stands for the configured limit.
             let limit = given(&fields.limit).map(|limit| limit.parse()).transpose();
-            let limit = limit.map_err(|_| PageError(StatusCode::BAD_REQUEST, error.into()))?;
-            outbox.set_limit(&app, limit, BY).await?;
+            let limit = limit.map_err(|_| refused(error))?;
+            outbox.set_limit(app, limit, BY).await.map(|_| true)
         }
-        "cancel" => {
-            outbox.cancel(id).await?;
-            shown = format!("/messages/{id}");
-        }
+        "cancel" => outbox.cancel(id?).await,
         "retry" => {
             let filter = RetryFilter {
                 statuses: RETRYABLE.map(str::to_owned).into(),
-                ids: Some(vec![id]),
+                ids: Some(vec![id?]),
                 ..RetryFilter::default()
             };
             let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
-            retry.await?;
-            shown = format!("/messages/{id}");
+            retry.await.map(|by_app| !by_app.is_empty())
         }
         _ => {
             let error = format!("there is no action {action}");
             return Err(PageError(StatusCode::NOT_FOUND, error));
         }
+    };
+    if is_changed? {
+        return Ok(());
     }
-    Ok(Redirect::to(&shown))
+    let why = match action {
+        "cancel" => "it has ended, or a worker is sending it now",
+        _ => "it is pending, the API has accepted it, or another session has locked it",
+    };
+    let error = format!("the message is unchanged, because {why}: look at its page again");
+    Err(PageError(StatusCode::CONFLICT, error))
 }

@@ -40,13 +40,8 @@ pub(super) async fn show(
             p.panel { (format::badge("good", "none")) " No call failed." }
         }
     };
-    Ok(layout::page(
-        "Failures",
-        "/failures",
-        true,
-        &html! {},
-        &live,
-    ))
+    let page = layout::page("Failures", "/failures", true, &html! {}, &live);
+    Ok(page)
 }
 
 fn table(groups: &[FailureGroup]) -> Markup {

@@ -60,8 +60,8 @@ pub(super) fn page(
 }
 
 /// The page of a request that failed. Its text says how to correct the request.
-#[derive(Debug)]
-pub(super) struct PageError(pub(super) StatusCode, pub(super) String);
+#[derive(Debug, Clone)]
+pub(in crate::ops) struct PageError(pub(super) StatusCode, pub(super) String);
 
 impl From<sqlx::Error> for PageError {
     fn from(error: sqlx::Error) -> Self {
@@ -87,6 +87,7 @@ impl IntoResponse for PageError {
             StatusCode::SERVICE_UNAVAILABLE => "The database is unavailable",
             StatusCode::INTERNAL_SERVER_ERROR => "Not confirmed",
             StatusCode::NOT_FOUND => "Not found",
+            StatusCode::CONFLICT => "Nothing was changed",
             _ => "That does not work",
         };
         // A page appears by itself, as soon as the database responds. An action must not repeat itself.

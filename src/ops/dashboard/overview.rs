@@ -13,7 +13,9 @@ use super::messages::MAX_TEXT_CHARS;
 use super::{actions, format};
 use crate::advice;
 use crate::ops::OpsState;
-use crate::outbox::{AppStatus, LaneState, LaneStatus, MinuteStats, ServedApp, WorkerStatus};
+use crate::outbox::{
+    AppStatus, LaneState, LaneStatus, MinuteStats, Outbox, ServedApp, WorkerStatus,
+};
 use crate::pace::DbTime;
 use crate::stats::Histogram;
 
@@ -22,11 +24,16 @@ const CHARTS_SPAN: Duration = Duration::from_mins(61);
 
 pub(super) async fn show(State(state): State<OpsState>) -> Result<Response, PageError> {
     let outbox = super::outbox(&state)?;
+    let live = state.overview.get_or(query(outbox)).await?;
+    Ok(layout::page("Overview", "/", true, &html! {}, &live))
+}
+
+async fn query(outbox: &Outbox) -> Result<Markup, PageError> {
     let apps = outbox.status().await?;
     let workers = outbox.workers().await?;
     let minutes = outbox.minute_stats(CHARTS_SPAN).await?;
-    let live = live(&apps, &workers, &minutes, outbox.viewed_at().await?);
-    Ok(layout::page("Overview", "/", true, &html! {}, &live))
+    let now = outbox.viewed_at().await?;
+    Ok(live(&apps, &workers, &minutes, now))
 }
 
 fn live(
@@ -158,10 +165,8 @@ fn counts(app: &AppStatus) -> Markup {
     };
     let pending = app.pending.by_state().to_vec();
     let hour = &app.last_hour;
-    let calls = format!(
-        "Failed of {} calls, last hour",
-        format::number(hour.calls())
-    );
+    let all = format::number(hour.calls());
+    let calls = format!("Failed of {all} calls, last hour");
     let failed = vec![
         ("transient", hour.calls_transient),
         ("throttled", hour.calls_throttled),

@@ -1,4 +1,4 @@
--- Each app that has a lane or pending messages: the lane's row with the workers that serve the app, and the messages as
+-- Each app that has a lane or pending messages, or the app $1: the lane's row with the workers that serve the app, and the messages as
 -- they were counted last.
 select app, lanes.lane, coalesce(counted.pending, '{}') as pending
 from (
@@ -28,3 +28,4 @@ full join (
                                where refused.app = queue_counts.app and retry_at > clock_timestamp() limit 10000) as noted)) as pending
     from signaling.queue_counts cross join signaling.queue_counts_turn
 ) as counted using (app)
+where $1::text is null or app = $1

@@ -10,10 +10,9 @@ use crate::outbox::one_off::{rows, value};
 use crate::pace::DbTime;
 
 pub(crate) const PAGE_ROWS: usize = 50;
-/// Messages that a page reads down the primary key. Without an end, a filter that matches nothing would read the whole outbox.
-const MAX_READ: i64 = 50_000;
+/// Messages that a page reads at most: they take 50 ms on two cores, and a slow disk must not exceed the timeout of a read.
 /// With more pending messages, a page reads down the primary key.
-const MAX_LISTED: i64 = 10_000;
+const MAX_READ: i64 = 10_000;
 
 /// The values of `state` in `signaling.delivery`.
 pub(crate) const STATES: [&str; 11] = [
@@ -88,11 +87,11 @@ impl Outbox {
             let listed: Option<Vec<i64>> = match filter.state.as_deref() {
                 Some("queued" | "scheduled" | "sending" | "retrying" | PENDING) => {
                     let pending = query(include_str!("search/pending.sql"));
-                    value(session, pending.bind(&filter.app).bind(MAX_LISTED)).await?
+                    value(session, pending.bind(&filter.app).bind(MAX_READ)).await?
                 }
                 _ => None,
             };
-            let range = if listed.is_some() {
+            let (highest, lowest, mut next_before) = if listed.is_some() {
                 (before.saturating_sub(1), i64::MIN, None)
             } else {
                 let range = query(include_str!("search/range.sql"))
@@ -100,10 +99,9 @@ impl Outbox {
                     .bind(filter.since)
                     .bind(filter.until)
                     .bind(MAX_READ);
-                let range = rows(session, range).await?.pop();
+                let range = rows::<(i64, i64, Option<i64>)>(session, range).await?.pop();
                 range.ok_or(sqlx::Error::RowNotFound)?
             };
-            let (highest, lowest, mut next_before): (i64, i64, Option<i64>) = range;
             let window = query(include_str!("search/window.sql"))
                 .bind(highest)
                 .bind(lowest)

@@ -28,15 +28,21 @@ pub(crate) struct AppStatus {
     pub(crate) peak_calls_1m: i64,
     #[sqlx(skip)]
     pub(crate) last_hour: Stats,
-    /// Estimates from a histogram, by the names of [`PERCENTILES`].
     #[sqlx(skip)]
-    pub(crate) queue_wait_last_hour: Option<BTreeMap<&'static str, f64>>,
+    pub(crate) queue_wait_last_hour: Option<Percentiles>,
     /// Messages by final status. Cancelled messages are not counted.
     #[sqlx(default, json)]
     pub(crate) finished_24h: BTreeMap<String, u64>,
 }
 
-const PERCENTILES: [(&str, f64); 3] = [("p50_s", 0.50), ("p95_s", 0.95), ("p99_s", 0.99)];
+/// Estimates from a histogram.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the unit stands last")]
+pub(crate) struct Percentiles {
+    pub(crate) p50_s: f64,
+    pub(crate) p95_s: f64,
+    pub(crate) p99_s: f64,
+}
 
 /// The pending messages of an app at the last count.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -146,17 +152,16 @@ impl LaneStatus {
 }
 
 impl Outbox {
-    /// The lanes and the pending messages alone, which cost least.
-    pub(crate) async fn lanes(&self) -> Result<Vec<AppStatus>, sqlx::Error> {
+    /// The lanes and the pending messages of one app or of all, which cost least. All other fields of [`AppStatus`] stay
+    /// zero.
+    pub(crate) async fn lanes(&self, app: Option<&str>) -> Result<Vec<AppStatus>, sqlx::Error> {
         let lanes = concat!(include_str!("lanes.sql"), " order by app collate \"C\"");
-        self.read_rows(query(lanes)).await
+        self.read_rows(query(lanes).bind(app)).await
     }
 
     pub(crate) async fn lane(&self, app: &str) -> Result<Option<LaneStatus>, sqlx::Error> {
-        let lanes = self.lanes().await?.into_iter();
-        Ok(lanes
-            .filter(|lane| lane.app == app)
-            .find_map(|lane| lane.lane))
+        let found = self.lanes(Some(app)).await?.pop();
+        Ok(found.and_then(|found| found.lane))
     }
 
     /// The status of each app in the order of the names, with the pending messages as they were counted last.
@@ -167,15 +172,19 @@ impl Outbox {
             ")",
             include_str!("status.sql")
         ));
-        let mut apps: Vec<AppStatus> = self.read_rows(status).await?;
+        let mut apps: Vec<AppStatus> = self.read_rows(status.bind(None::<&str>)).await?;
         let hour = self.minute_stats(Duration::from_hours(1)).await?;
         for app in &mut apps {
             for minute in hour.iter().filter(|minute| minute.app == app.app) {
                 app.last_hour.merge(&minute.stats);
             }
             let wait = &app.last_hour.queue_wait;
-            let seconds = |(name, share)| Some((name, wait.quantile(share)?.as_secs_f64()));
-            app.queue_wait_last_hour = PERCENTILES.into_iter().map(seconds).collect();
+            let seconds = |share| wait.quantile(share).map_or(0.0, |wait| wait.as_secs_f64());
+            app.queue_wait_last_hour = (wait.count() > 0).then(|| Percentiles {
+                p50_s: seconds(0.50),
+                p95_s: seconds(0.95),
+                p99_s: seconds(0.99),
+            });
         }
         Ok(apps)
     }

@@ -1,4 +1,4 @@
--- How each app is doing: its lane and what waits (lanes.sql), its calls of late, and how its messages ended in 24 hours.
+-- The status of each app: lane and pending messages (lanes.sql), rates of calls, and messages by final status in 24 hours.
 select app, lane, pending, coalesce(finished, '{}') as finished_24h,
        case when lane is null then 0
             else signaling.peak_rate(app, clock_timestamp() - interval '1 minute', clock_timestamp()) end as peak_calls_1m,

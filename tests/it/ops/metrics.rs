@@ -1,9 +1,12 @@
 //! The metrics: their names, and their sums against the API's ledger and the rows.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
+use crate::database_proxy::{DatabaseProxy, Network};
 use testkit::{APP_ID, PATIENCE, World, peer};
 
 const PROCESS_METRICS: [&str; 12] = [
@@ -258,4 +261,23 @@ async fn failed_claims_and_queries_of_pages_are_counted() {
     world
         .until("a claim has failed", PATIENCE, are_counted)
         .await;
+}
+
+#[tokio::test]
+async fn a_scrape_ends_before_prometheus_gives_up_although_the_database_is_silent() {
+    let world = World::new().await;
+    let proxy = DatabaseProxy::open(&world);
+    let ops = OpsWorker::start(world.worker().env("DATABASE_URL", &proxy.url)).await;
+    ops.until_ready().await;
+    let samples = Samples::of(&ops).await;
+    assert_eq!(samples.get("signaling_database_up"), Some(1.0));
+    proxy.set(Network::Swallowing);
+    let is_down = async || {
+        let begun = Instant::now();
+        let samples = Samples::of(&ops).await;
+        // The interval of docker/prometheus/prometheus.yml.
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        samples.get("signaling_database_up") == Some(0.0)
+    };
+    world.until("the database is down", PATIENCE, is_down).await;
 }

@@ -1,5 +1,5 @@
--- The newest $1 calls that did not end well, as far as they were recorded within the last $2, by what they
--- came to. Rows are recorded in about the order of their ids, so the primary key bounds what is read.
+-- Groups the newest $1 failed calls by outcome, HTTP status and error. Leaves out calls that were recorded longer than $2
+-- ago. Rows are recorded in about the order of their ids, so the primary key bounds what is read.
 with newest as (
     select id, message_id, http_status, outcome, error, recorded_at
     from signaling.attempt order by id desc limit $1
