@@ -143,6 +143,23 @@ impl NewMessage {
     pub(crate) fn app(&self) -> &str {
         self.app.as_deref().unwrap_or("default")
     }
+
+    /// The first column whose text has U+0000 in it.
+    pub(crate) fn column_with_nul(&self) -> Option<&'static str> {
+        let columns = [
+            ("app", self.app.as_ref()),
+            ("sender", Some(&self.sender)),
+            ("destination", self.destination.as_ref()),
+            ("channel_name", self.channel_name.as_ref()),
+            ("payload", Some(&self.payload)),
+            ("dedupe_key", self.dedupe_key.as_ref()),
+            ("traceparent", self.traceparent.as_ref()),
+        ];
+        let has_nul = |text: &String| text.contains('\0');
+        let mut columns = columns.into_iter();
+        let found = columns.find(|(_, text)| text.is_some_and(has_nul));
+        found.map(|(column, _)| column)
+    }
 }
 
 #[cfg(test)]

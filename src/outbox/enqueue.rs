@@ -5,6 +5,10 @@ use sqlx::{Acquire, Postgres};
 
 use crate::message::NewMessage;
 
+/// So many of the largest messages fit into one `jsonb`, which holds at most 256 MiB. More would fail in Postgres, with an
+/// error that names no limit of messages.
+const MAX_MESSAGES: usize = 5_000;
+
 /// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
 /// and needs no schema.
 const INSERT: &str = "
@@ -22,6 +26,20 @@ const INSERT: &str = "
 /// Why no message was inserted.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
+    /// Postgres stores no U+0000. The statement would fail, and the error and the server's log would quote a part of the text.
+    #[error("{column} has the character U+0000, which Postgres can't store: remove the character")]
+    Nul {
+        /// The column of the text.
+        column: &'static str,
+    },
+    /// The call has more than 5,000 messages.
+    #[error(
+        "{count} messages are more than the {MAX_MESSAGES} of one call: split them into several calls, in one transaction"
+    )]
+    TooMany {
+        /// The number of messages.
+        count: usize,
+    },
     /// The table refuses a message. The name of the constraint says why.
     #[error("the table refuses a message: {}", constraint.replace('_', " "))]
     Refused {
@@ -56,7 +74,7 @@ impl From<sqlx::Error> for EnqueueError {
 ///
 /// Returns an id for each message, in the same order. The id is `None` if the `dedupe_key` already exists in the table or in
 /// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`. The call inserts all
-/// messages or none. Many thousands of messages need several calls, because the statement carries them all.
+/// messages or none. A call takes up to 5,000 messages. Split more into several calls in one transaction.
 ///
 /// The role needs the privileges of a producer: `worker grant producer`.
 ///
@@ -86,8 +104,8 @@ impl From<sqlx::Error> for EnqueueError {
 /// ```
 ///
 /// # Errors
-/// If the table refuses a message, or the database fails. The caller then has to roll back its transaction, as after any
-/// failed statement.
+/// If a text has U+0000 in it, there are more than 5,000 messages, the table refuses a message, or the database fails. After
+/// the last two, the caller has to roll back its transaction, as after any failed statement.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn can't promise to be Send for every A, and a task or a handler needs that"
@@ -102,6 +120,13 @@ where
     async move {
         if messages.is_empty() {
             return Ok(Vec::new());
+        }
+        if messages.len() > MAX_MESSAGES {
+            let count = messages.len();
+            return Err(EnqueueError::TooMany { count });
+        }
+        if let Some(column) = messages.iter().find_map(NewMessage::column_with_nul) {
+            return Err(EnqueueError::Nul { column });
         }
         let mut connection = connection.acquire().await?;
         let insert = sqlx::query_as(INSERT).bind(Json(messages));

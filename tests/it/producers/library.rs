@@ -146,7 +146,6 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
     }
     // Neither is a value of a column.
     for impossible in [
-        message("a\0b"),
         due_at(datetime!(0000-12-31 23:59:59 UTC)),
         due_at(datetime!(-4714-01-01 00:00 UTC)),
     ] {
@@ -157,6 +156,49 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
         );
     }
     assert_eq!(world.count("true").await, 0);
+}
+
+/// Postgres would quote a part of the text in its error and in its log.
+#[tokio::test]
+async fn a_text_with_nul_and_too_many_messages_are_refused_before_the_statement() {
+    let world = World::new().await;
+    let of = |change: fn(&mut NewMessage)| {
+        let mut changed = message("secret thoughts");
+        change(&mut changed);
+        changed
+    };
+    for (column, with_nul) in [
+        ("app", of(|m| m.app = Some("a\0b".into()))),
+        ("sender", of(|m| m.sender = "a\0b".into())),
+        ("destination", of(|m| m.destination = Some("\0".into()))),
+        ("channel_name", of(|m| m.channel_name = Some("\0".into()))),
+        ("payload", of(|m| m.payload.push('\0'))),
+        ("dedupe_key", of(|m| m.dedupe_key = Some("a\0".into()))),
+        ("traceparent", of(|m| m.traceparent = Some("\0a".into()))),
+    ] {
+        let mut transaction = world.pool.begin().await.expect("begun");
+        let refused = enqueue(&mut transaction, &[with_nul]).await;
+        let error = refused.expect_err("refused");
+        assert!(
+            !format!("{error} {error:?}").contains("secret"),
+            "{error:?}"
+        );
+        let is_named = matches!(error, EnqueueError::Nul { column: named } if named == column);
+        assert!(is_named, "{column}: {error:?}");
+        // No statement failed, so the transaction goes on.
+        enqueue(&mut transaction, &[message("hi")])
+            .await
+            .expect("inserted");
+    }
+    let refused = enqueue(&world.pool, &numbered(5_001)).await;
+    let error = refused.expect_err("too many").to_string();
+    assert!(
+        error.contains("5001 messages are more than the 5000"),
+        "{error}"
+    );
+    let ids = enqueue(&world.pool, &numbered(5_000)).await;
+    assert_eq!(ids.expect("inserted").len(), 5_000);
+    assert_eq!(world.count("true").await, 5_000);
 }
 
 #[tokio::test]
