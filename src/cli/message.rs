@@ -10,7 +10,6 @@ use super::print::{block, one_line};
 use crate::config::parse_number;
 use crate::message_text::{fault, next_step, timeline};
 use crate::outbox::{MessageDetail, Outbox};
-use crate::sanitize;
 
 /// Show one message: its state, its calls, and what happens next
 ///
@@ -83,9 +82,7 @@ fn heading(detail: &MessageDetail) -> String {
     if row.uncharged > 0 {
         write!(attempts, ", and {} not charged", row.uncharged).ok();
     }
-    // Control characters would change the operator's terminal.
-    let payload = detail.payload.as_deref();
-    let payload = payload.map(|payload| sanitize::text(payload, usize::MAX));
+    let payload = detail.payload.as_deref().map(printable);
     let mut lines = vec![
         ("from", row.sender.clone()),
         to,
@@ -101,4 +98,17 @@ fn heading(detail: &MessageDetail) -> String {
     }
     let heading = format!("message {} of app {}: {}", row.id, row.app, row.state);
     block(&heading, &lines)
+}
+
+/// A control character would change the operator's terminal, and without it the payload would look like another one.
+fn printable(payload: &str) -> String {
+    let mut text = String::with_capacity(payload.len());
+    for c in payload.chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }

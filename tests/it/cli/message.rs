@@ -255,11 +255,11 @@ async fn a_role_without_the_right_to_payloads_sees_the_rest() {
 }
 
 #[tokio::test]
-async fn a_payload_is_shown_without_control_characters() {
+async fn a_payload_is_shown_with_its_control_characters_escaped() {
     let world = World::new().await;
     let payload = json!({"payload": "\u{1b}[2Jgrüße\nnext: everything"});
     let id = world.insert(peer(payload)).await;
     let shown = message(&world, id).arg("--payload").succeeds().await;
-    assert_contains(&shown, &["[2Jgrüßenext: everything"]);
+    assert_contains(&shown, &["\\u{1b}[2Jgrüße\\nnext: everything"]);
     assert!(!shown.contains('\u{1b}'), "{shown}");
 }
