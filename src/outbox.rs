@@ -32,7 +32,9 @@ pub(crate) use pool::{
 };
 pub(crate) use queue::*;
 pub(crate) use read::*;
-pub(crate) use schema::{Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject};
+pub(crate) use schema::{
+    Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names,
+};
 
 /// An argument that has a value for each row.
 fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {

@@ -5,7 +5,6 @@ use crate::error_text::database_error_text;
 use crate::outbox::{Damage, ObjectKind, SchemaError, SchemaObject};
 
 const OBJECTS: &str = "objects";
-const MIGRATE: &str = "run `worker migrate`";
 
 pub(crate) fn version(checked: Result<(i64, i32), SchemaError>, user: &str) -> Finding {
     const SUBJECT: &str = "schema";
@@ -18,11 +17,7 @@ pub(crate) fn version(checked: Result<(i64, i32), SchemaError>, user: &str) -> F
             let found = format!("the role can't read it: {}", database_error_text(&error));
             Finding::fail(SUBJECT, found, grant(user))
         }
-        Err(error) => {
-            let text = error.to_string();
-            let (found, advice) = text.split_once(": ").unwrap_or((&text, MIGRATE));
-            Finding::fail(SUBJECT, found, advice)
-        }
+        Err(SchemaError::Unusable { found, advice }) => Finding::fail(SUBJECT, found, advice),
     }
 }
 

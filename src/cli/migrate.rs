@@ -7,16 +7,16 @@ use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::print::report;
-use crate::outbox::{DEFAULT_MAX_AGE, Damage, Migrated};
+use crate::outbox::{DEFAULT_MAX_AGE, Migrated, list_names};
 use crate::time_text::parse_duration;
 
 /// Create or update the schema `signaling`
 ///
 /// The command is safe at any time, and on several hosts at once. It records its migrations in the schema, apart from the
-/// application's migrations. A migration that waits for a lock gives up after a second and tries again, so that other
-/// sessions never wait longer. The command then creates or replaces functions, views and triggers that are missing or
-/// different, and grants the rights that the new version adds. It does not create missing tables, columns, constraints or
-/// indexes again: the exit code is 1, and `worker check` prints the statements.
+/// application's migrations. A migration that waits for a lock gives up after half a second and tries again, so that other
+/// sessions wait behind it for a moment only. The command then creates or replaces functions, views and triggers that are
+/// missing or different, and grants the rights that the new version adds. It does not create missing tables, columns,
+/// constraints or indexes again: the exit code is 1, and `worker check` prints the statements.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   DATABASE_URL=postgres://localhost/app worker migrate")]
@@ -31,35 +31,42 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2, DEFAULT_MAX_AGE).await?;
-    let migrated = outbox.migrate(args.lock_wait).await;
+    let mut is_news = false;
+    let mut printed = Ok(());
+    let migrated = outbox.migrate(args.lock_wait, |line| {
+        is_news = true;
+        // The migrations go on although their report can't be written.
+        if let Err(error) = report(line) {
+            printed = Err(error);
+        }
+    });
+    let migrated = migrated.await;
     outbox.close().await;
     let Migrated {
-        applied,
         installed,
         remaining,
     } = migrated?;
-    let missing: Vec<_> = remaining
-        .iter()
-        .filter(|damage| damage.found.is_none())
-        .map(Damage::name)
-        .collect();
-    let mut text = applied.concat();
+    let mut text = String::new();
     if installed > 0 {
         writeln!(text, "installed {installed} objects").ok();
     }
     text += if !remaining.is_empty() {
         "`worker check` shows objects that differ from this version\n"
-    } else if installed > 0 || !applied.is_empty() {
+    } else if installed > 0 || is_news {
         "the schema signaling is up to date\n"
     } else {
         "the schema signaling was up to date already: nothing changed\n"
     };
-    let reported = report(text);
+    let reported = printed.and_then(|()| report(text));
     // The operator must learn of a damaged schema also where the report could not be written.
+    let missing: Vec<_> = remaining
+        .iter()
+        .filter(|damage| damage.found.is_none())
+        .collect();
     anyhow::ensure!(
         missing.is_empty(),
         "the schema signaling lacks {}, which this command does not create again: run the statements that `worker check` prints",
-        missing.join(", ")
+        list_names(missing)
     );
     reported
 }

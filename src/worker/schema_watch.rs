@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outbox::{Damage, Outbox, SchemaError};
+use crate::outbox::{Damage, Outbox, SchemaError, list_names};
 
 /// The query takes about 10 ms.
 const COMPARE_EVERY: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(super) async fn until_unusable(outbox: &Outbox) -> SchemaError {
                 if names != logged && !names.is_empty() {
                     tracing::warn!(
                         event = "schema_differs",
-                        objects = names.join(", "),
+                        objects = list_names(&damage),
                         "objects of the schema are missing or different: `worker check` names them, and shows what to do"
                     );
                 }

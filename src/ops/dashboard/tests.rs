@@ -33,7 +33,10 @@ async fn pages_and_actions_use_no_connection_of_the_lanes() {
     let secret = Some(SecretSource::value(&*url));
     let outbox = Outbox::connect(secret, 0, DEFAULT_MAX_AGE).await;
     let outbox = Arc::new(outbox.unwrap());
-    outbox.migrate(Duration::from_secs(30)).await.unwrap();
+    outbox
+        .migrate(Duration::from_secs(30), |_| ())
+        .await
+        .unwrap();
     let mut producer = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql(
         "insert into signaling.lane (app, limit_per_s, configured_per_s, rate_per_s)

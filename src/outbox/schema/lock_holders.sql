@@ -1,5 +1,5 @@
--- The sessions that hold the advisory lock of `worker migrate`, or that have held a lock on a relation of the schema for a
--- while. Shows how to find a session, and never its statement. A role sees little of the sessions of other roles.
+-- The sessions that hold the advisory lock $1. Where $1 is null, the sessions that have held a lock on a relation of the schema
+-- for a while. Shows how to find a session, and never its statement. A role sees little of the sessions of other roles.
 select string_agg(case when pid is null then 'a prepared transaction (see pg_prepared_xacts)'
                        else 'process ' || pid || coalesce(' (' || nullif(known, '') || ')', '') end, '; ')
 from (
@@ -7,14 +7,13 @@ from (
                'user ' || to_json(usename::text), 'application ' || to_json(nullif(application_name, '')), state,
                'its transaction began at ' || to_char(xact_start at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) as known
     from (
-        select pid, bool_or(locktype = 'advisory') as is_migrator from pg_locks
+        select distinct pid from pg_locks
         where granted and pid is distinct from pg_backend_pid()
           and database = (select oid from pg_database where datname = current_database())
-          and (relation in (select oid from pg_class where relnamespace = to_regnamespace('signaling'))
-               or locktype = 'advisory' and objsubid = 1
-                  and (classid::bigint << 32 | objid::bigint) = 7310596821344204)
-        group by pid
+          and case when $1 is null
+              then relation in (select oid from pg_class where relnamespace = to_regnamespace('signaling'))
+              else locktype = 'advisory' and objsubid = 1 and (classid::bigint << 32 | objid::bigint) = $1 end
     ) as holder left join pg_stat_activity as activity on activity.pid = holder.pid
-    where is_migrator or xact_start is null or xact_start < clock_timestamp() - interval '400 ms'
-    order by not is_migrator, xact_start, holder.pid limit 5
+    where $1 is not null or xact_start is null or xact_start < clock_timestamp() - interval '400 ms'
+    order by xact_start, holder.pid limit 5
 ) as holders

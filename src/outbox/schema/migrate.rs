@@ -10,7 +10,7 @@ use sqlx::{Connection, Executor, PgConnection, query};
 use super::functions::PROTOCOL_VERSION;
 use super::objects::{Migrated, install};
 use super::version::{
-    MIGRATIONS_GONE, SchemaError, TABLE, check_encoding, found_versions, migrations,
+    SchemaError, TABLE, check_encoding, found_versions, migrations, migrations_gone,
 };
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
@@ -20,40 +20,45 @@ use crate::outbox::pool::connection_manager::SESSION_GUARDS;
 
 /// The `search_path` has only the system's schema: in the schema `public`, other roles may create functions that a migration
 /// would call with its owner's privileges.
+///
+/// Postgres cancels an autovacuum for a session that has waited for its lock as long as `deadlock_timeout`, by default 1 s. A
+/// migration waits no longer than [`LOCK_TIMEOUT`], so a long autovacuum would block each attempt. Only some roles may set it.
 const SESSION: &str =
-    "set application_name = 'signaling-worker migrate'; set search_path = pg_catalog, pg_temp";
+    "set application_name = 'signaling-worker migrate'; set search_path = pg_catalog, pg_temp;
+    do $$ begin
+        set deadlock_timeout = '200ms';
+    exception when insufficient_privilege then null;
+    end $$";
 /// Half a second of waiting, so that sessions behind the migration wait for about a second with its work.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '500ms'";
 /// A migration outside of a transaction blocks no other session while it waits.
 const NO_LOCK_TIMEOUT: &str = "set lock_timeout = 0";
 /// Other sessions get the lock in this time.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
-/// Takes the advisory lock of the process that migrates, or fails as a statement without its lock does. Does not wait, because
-/// a concurrent index build of another migrator would wait for a statement that waits for the lock.
-const TAKE_TURN: &str = "do $$ begin
-    if not pg_try_advisory_lock(7310596821344204) then
-        raise lock_not_available;
-    end if; end $$";
+/// The advisory lock of the process that migrates.
+const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
 impl Outbox {
-    /// Runs the missing migrations. Then installs the functions, views and triggers that are missing or different. Processes
+    /// Runs the missing migrations, and reports a line for each one at once. Then installs the functions, views and triggers that are missing or different. Processes
     /// that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks of each migration, and for those of
     /// the installation. After an error, the finished migrations stay.
-    pub(crate) async fn migrate(&self, lock_wait: Duration) -> Result<Migrated, SchemaError> {
+    pub(crate) async fn migrate(
+        &self,
+        lock_wait: Duration,
+        on_applied: impl FnMut(String),
+    ) -> Result<Migrated, SchemaError> {
         if self.has_pooler() {
-            return Err(SchemaError::Unusable(
-                "DATABASE_URL leads through a pooler in transaction mode, where migrators can't take turns: run `worker migrate` with the URL of the database itself".into(),
+            return Err(SchemaError::unusable(
+                "DATABASE_URL leads through a pooler in transaction mode, where migrators can't take turns",
+                "run `worker migrate` with the URL of the database itself",
             ));
         }
         let mut connection = self.migrating_connection().await?;
         let migrated = async {
             check_encoding(&mut connection).await?;
-            let applied = run(&mut connection, &migrations(), lock_wait).await?;
+            run(&mut connection, &migrations(), lock_wait, on_applied).await?;
             let work = "the installation of functions, views and triggers";
-            let mut migrated =
-                repeat_without_lock(&mut connection, work, lock_wait, install).await?;
-            migrated.applied = applied;
-            Ok(migrated)
+            repeat_without_lock(&mut connection, work, lock_wait, install).await
         };
         let migrated = migrated.await;
         connection.close().await.ok();
@@ -69,22 +74,22 @@ impl Outbox {
     }
 }
 
-/// Waits for its turn, which lasts until the connection is closed, and runs the missing migrations. Returns a line for each of
-/// them. Ignores migrations of newer workers, because these keep older workers running.
+/// Waits for its turn, which lasts until the connection is closed, and runs the missing migrations. Ignores migrations of
+/// newer workers, because these keep older workers running.
 async fn run(
     connection: &mut PgConnection,
     migrations: &[Migration],
     lock_wait: Duration,
-) -> Result<Vec<String>, SchemaError> {
-    let take_turn = async |connection: &mut PgConnection| Ok(connection.execute(TAKE_TURN).await?);
-    repeat_without_lock(connection, "this `worker migrate`", lock_wait, take_turn).await?;
+    mut on_applied: impl FnMut(String),
+) -> Result<(), SchemaError> {
+    take_turn(connection, lock_wait).await?;
     connection.create_schema_if_not_exists("signaling").await?;
     connection.ensure_migrations_table(TABLE).await?;
     let applied = connection.list_applied_migrations(TABLE).await?;
     if let (None, Some(found)) = found_versions(connection).await? {
         // A person or a program emptied the table. The functions show that this version has migrated the database.
         if found != PROTOCOL_VERSION {
-            return Err(SchemaError::Unusable(MIGRATIONS_GONE.into()));
+            return Err(migrations_gone());
         }
         for migration in migrations {
             connection.skip(TABLE, migration).await?;
@@ -93,9 +98,8 @@ async fn run(
             event = "schema_migrations_restored",
             "signaling.schema_migrations was empty: its rows are restored"
         );
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let mut lines = Vec::new();
     for migration in migrations {
         let work = format!(
             "migration {} ({})",
@@ -104,9 +108,10 @@ async fn run(
         match applied.iter().find(|run| run.version == migration.version) {
             Some(run) if run.checksum == migration.checksum => {}
             Some(_) => {
-                return Err(SchemaError::Unusable(format!(
-                    "{work} was run with another text than this worker's: use the worker that belongs to this database"
-                )));
+                return Err(SchemaError::unusable(
+                    format!("{work} was run with another text than this worker's"),
+                    "use the worker that belongs to this database",
+                ));
             }
             None => {
                 let attempt = async |connection: &mut PgConnection| {
@@ -118,11 +123,31 @@ async fn run(
                 let took = repeat_without_lock(connection, &work, lock_wait, attempt).await?;
                 let (version, description) = (migration.version, &migration.description);
                 let took_ms = took.as_millis();
-                lines.push(format!("applied {version} {description} in {took_ms} ms\n"));
+                on_applied(format!("applied {version} {description} in {took_ms} ms\n"));
             }
         }
     }
-    Ok(lines)
+    Ok(())
+}
+
+/// Polls, because a concurrent index build of another migrator would wait for a statement that waits for the lock.
+async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
+    let begun = Instant::now();
+    let take = || query("select pg_try_advisory_lock($1)").bind(TURN_LOCK);
+    while !value::<bool>(connection, take()).await? {
+        if begun.elapsed() >= lock_wait {
+            let holders = lock_holders(connection, Some(TURN_LOCK)).await?;
+            let lock_wait = humantime::format_duration(lock_wait);
+            return Err(SchemaError::unusable(
+                format!(
+                    "another `worker migrate` is still running after {lock_wait}, in {holders}"
+                ),
+                "run this command again when the other one has ended",
+            ));
+        }
+        tokio::time::sleep(ATTEMPT_PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn repeat_without_lock<T>(
@@ -139,16 +164,20 @@ async fn repeat_without_lock<T>(
             Err(SchemaError::Database(error)) if is_without_lock(&error) => {}
             Err(SchemaError::Database(error)) => {
                 let why = database_error_text(&error);
-                return Err(SchemaError::Unusable(format!("{work} failed: {why}")));
+                return Err(SchemaError::unusable(
+                    format!("{work} failed: {why}"),
+                    "correct the cause, and run `worker migrate` again",
+                ));
             }
             result => return result,
         }
         if begun.elapsed() >= lock_wait {
-            let holders = lock_holders(connection).await?;
+            let holders = lock_holders(connection, None).await?;
             let lock_wait = humantime::format_duration(lock_wait);
-            return Err(SchemaError::Unusable(format!(
-                "{work} got no lock within {lock_wait}: held by {holders}. It is undone, and blocks no session. Run `worker migrate` again when they have ended, or end a session with `select pg_terminate_backend(<process>)`"
-            )));
+            return Err(SchemaError::unusable(
+                format!("{work} got no lock within {lock_wait}: held by {holders}"),
+                "the attempt is undone, and blocks no session. Run `worker migrate` again when these sessions have ended, or end a session with `select pg_terminate_backend(<process>)`",
+            ));
         }
         if !is_blocked {
             tracing::info!(
@@ -163,8 +192,12 @@ async fn repeat_without_lock<T>(
     }
 }
 
-async fn lock_holders(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    let holders = query(include_str!("lock_holders.sql"));
+/// Describes the sessions that hold an advisory lock, or a lock on a relation of the schema.
+async fn lock_holders(
+    connection: &mut PgConnection,
+    advisory_lock: Option<i64>,
+) -> Result<String, sqlx::Error> {
+    let holders = query(include_str!("lock_holders.sql")).bind(advisory_lock);
     let holders: Option<String> = value(connection, holders).await?;
     Ok(holders.unwrap_or_else(|| "sessions that have ended since".to_owned()))
 }

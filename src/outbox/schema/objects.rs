@@ -98,6 +98,19 @@ impl Damage {
     }
 }
 
+/// The first names, and the number of the others: a lost schema would fill a line of the log with hundreds of names.
+pub(crate) fn list_names<'a>(damage: impl IntoIterator<Item = &'a Damage>) -> String {
+    const MAX_NAMED: usize = 10;
+    let mut names: Vec<_> = damage.into_iter().map(Damage::name).collect();
+    let others = names.len().saturating_sub(MAX_NAMED);
+    names.truncate(MAX_NAMED);
+    let names = names.join(", ");
+    match others {
+        0 => names,
+        _ => format!("{names} and {others} more"),
+    }
+}
+
 /// Each view stands after the views that it reads.
 fn views() -> impl DoubleEndedIterator<Item = &'static SchemaObject> {
     EXPECTED
@@ -175,8 +188,6 @@ const CLOSE_FUNCTIONS: &str = "do $$ begin
 
 #[derive(Debug, Default)]
 pub(crate) struct Migrated {
-    /// A line for each migration that was run.
-    pub(crate) applied: Vec<String>,
     /// How many functions, views and triggers were created or replaced.
     pub(crate) installed: usize,
     /// Objects that are missing or different, and that an installation can't repair.
@@ -223,7 +234,6 @@ pub(super) async fn install(connection: &mut PgConnection) -> Result<Migrated, S
     Ok(Migrated {
         installed: objects.len(),
         remaining,
-        ..Migrated::default()
     })
 }
 

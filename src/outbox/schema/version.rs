@@ -4,7 +4,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType};
 use sqlx::{PgConnection, SqlStr, query};
 
 use super::functions::PROTOCOL_VERSION;
-use super::objects::Damage;
+use super::objects::{Damage, list_names};
 use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{value, values};
@@ -46,14 +46,49 @@ pub(super) fn migration(version: i64, description: &'static str, text: &'static 
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
-    /// Waiting does not help. The advice stands behind the first colon, where `worker check` splits the text.
-    #[error("{0}")]
-    Unusable(String),
+    /// Waiting does not help.
+    #[error("{found}: {advice}")]
+    Unusable { found: String, advice: String },
     #[error("the database failed: {}", database_error_text(.0))]
     Database(#[from] sqlx::Error),
 }
 
-pub(super) const MIGRATIONS_GONE: &str = "signaling.schema_migrations is empty although the outbox exists: run `worker migrate` of the version that has migrated the database, which restores the rows";
+impl SchemaError {
+    pub(super) fn unusable(found: impl Into<String>, advice: impl Into<String>) -> Self {
+        let (found, advice) = (found.into(), advice.into());
+        Self::Unusable { found, advice }
+    }
+
+    /// Fails if objects are missing that a worker needs. Lost tables and columns come first, because the installation of
+    /// functions needs them.
+    pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
+        let stopping = damage.iter().filter(|damage| damage.stops_workers());
+        let (dropped, lost): (Vec<_>, Vec<_>) =
+            stopping.partition(|damage| damage.object.kind.is_repairable());
+        if !lost.is_empty() {
+            return Err(lacking(&list_names(lost), RESTORE));
+        }
+        if !dropped.is_empty() {
+            return Err(lacking(&list_names(dropped), MIGRATE));
+        }
+        Ok(())
+    }
+}
+
+const MIGRATE: &str = "run `worker migrate`, which makes functions again";
+/// `worker migrate` would fail with this advice, too.
+const RESTORE: &str = "restore a backup, or run the statements that `worker check` prints, which make tables and columns empty";
+
+fn lacking(names: &str, advice: &str) -> SchemaError {
+    SchemaError::unusable(format!("the schema signaling lacks {names}"), advice)
+}
+
+pub(super) fn migrations_gone() -> SchemaError {
+    SchemaError::unusable(
+        "signaling.schema_migrations is empty although the outbox exists",
+        "run `worker migrate` of the version that has migrated the database, which restores the rows",
+    )
+}
 
 impl From<MigrateError> for SchemaError {
     fn from(error: MigrateError) -> Self {
@@ -103,38 +138,20 @@ fn check_versions(
     found: (Option<i64>, Option<i32>),
     needed: (i64, i32),
 ) -> Result<(i64, i32), SchemaError> {
-    let outdated = |what, found: i64, needed: i64| {
-        format!(
-            "the database's {what} at version {found}, this worker needs {needed}: run `worker migrate` first"
-        )
-    };
-    Err(SchemaError::Unusable(match found {
-        (None, None) => "the database has no outbox yet: run `worker migrate` first".into(),
-        (None, Some(_)) => MIGRATIONS_GONE.into(),
-        (Some(_), None) => lacking("function signaling.protocol_version"),
-        (Some(tables), _) if tables < needed.0 => outdated("schema is", tables, needed.0),
-        (_, Some(functions)) if functions < needed.1 => {
-            outdated("functions are", functions.into(), needed.1.into())
-        }
-        (Some(tables), Some(functions)) => return Ok((tables, functions)),
-    }))
-}
-
-fn lacking(names: &str) -> String {
-    format!(
-        "the schema signaling lacks {names}: run `worker migrate`, which makes functions again. For tables and columns, restore a backup, or run the statements that `worker check` prints"
-    )
-}
-
-impl SchemaError {
-    /// Fails if objects are missing that a worker needs.
-    pub(crate) fn check_damage(damage: &[Damage]) -> Result<(), Self> {
-        let stopping = damage.iter().filter(|damage| damage.stops_workers());
-        let names: Vec<_> = stopping.map(Damage::name).collect();
-        if names.is_empty() {
-            return Ok(());
-        }
-        Err(Self::Unusable(lacking(&names.join(", "))))
+    let unusable = |found| Err(SchemaError::unusable(found, "run `worker migrate` first"));
+    match found {
+        (None, None) => unusable("the database has no outbox yet".to_owned()),
+        (None, Some(_)) => Err(migrations_gone()),
+        (Some(_), None) => Err(lacking("function signaling.protocol_version", MIGRATE)),
+        (Some(tables), _) if tables < needed.0 => unusable(format!(
+            "the database's schema is at version {tables}, this worker needs {}",
+            needed.0
+        )),
+        (_, Some(functions)) if functions < needed.1 => unusable(format!(
+            "the database's functions are at version {functions}, this worker needs {}",
+            needed.1
+        )),
+        (Some(tables), Some(functions)) => Ok((tables, functions)),
     }
 }
 
@@ -144,9 +161,10 @@ pub(super) async fn check_encoding(connection: &mut PgConnection) -> Result<(), 
     if encoding == "UTF8" {
         return Ok(());
     }
-    Err(SchemaError::Unusable(format!(
-        "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
-    )))
+    Err(SchemaError::unusable(
+        format!("the database's encoding is {encoding}, and a worker can't read all its text"),
+        "create the database with `encoding 'UTF8'`",
+    ))
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ async fn a_database_whose_encoding_is_not_utf8_is_refused_and_left_as_it_was() {
         execute(&mut admin, &create).await;
         let url = shared.cluster.url(name);
         let expected = format!(
-            "the database's encoding is {encoding}, and a worker can't read all text of such a database: create the database with `encoding 'UTF8'`"
+            "the database's encoding is {encoding}, and a worker can't read all its text: create the database with `encoding 'UTF8'`"
         );
         migrate(&url).fails(1, &[&expected]).await;
         let is_untouched = "select to_regnamespace('signaling') is null";

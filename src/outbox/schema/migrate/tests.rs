@@ -43,9 +43,10 @@ async fn run_by(
     migrations: &[Migration],
     lock_wait: Duration,
 ) -> Result<usize, SchemaError> {
-    let applied = super::run(&mut connection, migrations, lock_wait).await;
+    let mut applied = 0;
+    let ran = super::run(&mut connection, migrations, lock_wait, |_| applied += 1).await;
     connection.close().await.unwrap();
-    applied.map(|lines| lines.len())
+    ran.map(|()| applied)
 }
 
 /// A statement that waits for its turn would be one that the index waits for, and the other way round.
@@ -117,6 +118,58 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let waits = Duration::from_millis(300)..Duration::from_secs(2);
     assert!(waits.contains(&longest), "a reader waited {longest:?}");
     holder.close().await.unwrap();
+    cluster.stop().await.unwrap();
+}
+
+/// Postgres cancels an autovacuum only for a session that has waited as long as `deadlock_timeout`.
+#[tokio::test]
+async fn an_autovacuum_ends_before_a_migration_that_waits_for_it_gives_up() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("vacuumed").await.unwrap();
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    let role = "create role plain login password 'plain'";
+    admin.execute(role).await.unwrap();
+    admin.close().await.unwrap();
+    let (_, host) = url.split_once('@').unwrap();
+    // A role without the right to change the setting migrates, too.
+    for (url, timeout) in [
+        (url.clone(), "200ms"),
+        (format!("postgres://plain:plain@{host}"), "1s"),
+    ] {
+        let outbox = Outbox::connect(Some(SecretSource::value(url)), 1, DEFAULT_MAX_AGE)
+            .await
+            .unwrap();
+        let mut connection = outbox.migrating_connection().await.unwrap();
+        let setting = query("select current_setting('deadlock_timeout')");
+        let setting: String = value(&mut connection, setting).await.unwrap();
+        assert_eq!(setting, timeout);
+        connection.close().await.unwrap();
+    }
+    cluster.stop().await.unwrap();
+}
+
+/// A long index build would otherwise show no progress, and an error would hide the finished migrations.
+#[tokio::test]
+async fn a_finished_migration_is_reported_although_the_next_one_fails() {
+    let cluster = ThrowawayPostgres::start().await.unwrap();
+    let url = cluster.create_database("reported").await.unwrap();
+    let mut lines = Vec::new();
+    let outbox = Outbox::connect(Some(SecretSource::value(url)), 1, DEFAULT_MAX_AGE)
+        .await
+        .unwrap();
+    let mut connection = outbox.migrating_connection().await.unwrap();
+    let [table, _] = table_and_index();
+    let migrations = [table, migration(2, "wrong", "select 1 / 0")];
+    let report = |line| lines.push(line);
+    let failed = super::run(&mut connection, &migrations, Duration::ZERO, report).await;
+    let error = failed.unwrap_err().to_string();
+    assert!(
+        error.contains("migration 2 (wrong) failed: division by zero"),
+        "{error}"
+    );
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("applied 1 table in "), "{lines:?}");
+    connection.close().await.unwrap();
     cluster.stop().await.unwrap();
 }
 

@@ -136,7 +136,21 @@ fn the_parts_of_a_lost_table_are_not_named() {
     let names: Vec<_> = damage.iter().map(Damage::name).collect();
     assert_eq!(names, ["table signaling.attempt"]);
     let error = SchemaError::check_damage(&damage).unwrap_err().to_string();
-    assert!(error.contains("lacks table signaling.attempt: "), "{error}");
+    assert!(
+        error.contains("lacks table signaling.attempt: restore"),
+        "{error}"
+    );
+    assert!(
+        !error.contains("worker migrate"),
+        "it makes no table again: {error}"
+    );
+}
+
+#[test]
+fn a_lost_schema_is_a_short_error() {
+    let damage = compare(Vec::new());
+    let error = SchemaError::check_damage(&damage).unwrap_err().to_string();
+    assert!(error.len() < 700 && error.contains(" more: "), "{error}");
 }
 
 #[test]
