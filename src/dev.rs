@@ -2,13 +2,13 @@
 //! end.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use rustix::process::{Pid, Signal as SignalNumber, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
@@ -35,9 +35,9 @@ use testkit::postgres::ThrowawayPostgres;
 /// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
 ///
 /// With a COMMAND, `worker dev` starts these services on free ports, runs the command, and exits with the command's exit
-/// code. The command finds the database in `DATABASE_URL` and in `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, and the
-/// simulated API in `SIGNALING_API_URL`. SIGINT and SIGTERM go to the command. Log lines below the level `warn` are left out,
-/// unless --log names another level.
+/// code. The command finds the database in `DATABASE_URL` and in `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, the
+/// simulated API in `SIGNALING_API_URL`, and the server's own `psql` in `PATH`. SIGINT and SIGTERM go to the command. Log
+/// lines below the level `warn` are left out, unless --log names another level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
@@ -80,67 +80,70 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         SignalKind::quit(),
         SignalKind::hangup(),
     ])?;
-    let postgres = tokio::select! {
-        postgres = ThrowawayPostgres::start() => postgres?,
+    let start = async {
+        let postgres = ThrowawayPostgres::start().await?;
+        let services = Services::start(&postgres, &args).await?;
+        anyhow::Ok((postgres, services))
+    };
+    let (postgres, services) = tokio::select! {
+        started = start => started?,
         kind = signals.next() => return Ok(killed_by(kind)),
     };
-    let code = run_on(&postgres, &args, &mut signals).await;
-    if let Err(error) = postgres.stop().await {
-        // The caller expects the command's exit code.
-        print_stderr(&format!(
-            "worker dev: the throwaway Postgres did not stop: {error:#}"
-        ));
-    }
-    code
-}
-
-async fn run_on(
-    postgres: &ThrowawayPostgres,
-    args: &DevArgs,
-    signals: &mut Signals,
-) -> anyhow::Result<ExitCode> {
-    let services = tokio::select! {
-        services = Services::start(postgres, args) => services?,
-        kind = signals.next() => return Ok(killed_by(kind)),
-    };
-    let api = services.simulator.base_url();
-    let code = if let Some(program) = args.command.first() {
-        let database = postgres.url(DATABASE);
-        print_stderr(&format!(
-            "worker dev: database {database}\nworker dev: simulated API {api}, starting `{}`",
-            program.to_string_lossy()
-        ));
-        let mut environment = vec![("DATABASE_URL", database), ("SIGNALING_API_URL", api)];
-        environment.extend(postgres.libpq_variables(DATABASE));
-        run_command(&args.command, &environment, signals).await
+    let code = if args.command.is_empty() {
+        play(&postgres, &services, &mut signals).await
     } else {
-        let address = services.ops.address;
-        let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
-        let printed = print_line(format!(
-            "database    psql '{}'\nAPI         {api} (simulated; its ledger: /_simulator/)\n{}\n\
-             Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
-            postgres.url(DATABASE),
-            dashboard.unwrap_or_default()
-        ));
-        if printed.is_ok() {
-            signals.next().await;
-        }
-        printed.map(|()| ExitCode::SUCCESS)
+        run_command(&args.command, &postgres, &services, &mut signals).await
     };
-    if let Some(calls) = services.simulator.ledger().summary().apps.get(APP_ID) {
+    let summary = services.simulator.ledger().summary();
+    if let Some(calls) = summary.apps.get(APP_ID) {
         print_stderr(&format!(
-            "worker dev: the API received {} calls, {:.0} a second, at most {} in a sliding second; the limit is {}",
+            "worker dev: the API received {} calls, {:.0} a second, at most {} in a sliding second; the limit is {}; it accepted {} messages twice",
             calls.calls,
             calls.calls_per_s(),
             calls.worst_sliding_second,
-            args.rate
+            args.rate,
+            summary.duplicates
         ));
     }
-    if let Err(error) = services.stop().await {
-        let error = error_chain_text(error.as_ref());
-        print_stderr(&format!("worker dev: the worker failed: {error}"));
+    let stop = async {
+        services.stop().await.context("the worker failed")?;
+        let stopped = postgres.stop().await;
+        stopped.context("the throwaway Postgres did not stop")
+    };
+    // Without its own handling, a second Ctrl-C would do nothing, because the handlers stay installed. A server that is not
+    // waited for ends with this process.
+    let stopped = tokio::select! {
+        stopped = stop => stopped,
+        _ = signals.next() => Err(anyhow!("ended at once by a second signal")),
+    };
+    match stopped {
+        // The caller expects the command's exit code.
+        Err(error) if !args.command.is_empty() => {
+            print_stderr(&format!("worker dev: {}", error_chain_text(error.as_ref())));
+            code
+        }
+        Err(error) => code.and(Err(error)),
+        Ok(()) => code,
     }
-    code
+}
+
+/// Lets people play with the services until a signal.
+async fn play(
+    postgres: &ThrowawayPostgres,
+    services: &Services,
+    signals: &mut Signals,
+) -> anyhow::Result<ExitCode> {
+    let address = services.ops.address;
+    let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
+    print_line(format!(
+        "database    psql '{}'\nAPI         {} (simulated; its ledger: /_simulator/)\n{}\n\
+         Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
+        postgres.url(DATABASE),
+        services.simulator.base_url(),
+        dashboard.unwrap_or_default()
+    ))?;
+    signals.next().await;
+    Ok(ExitCode::SUCCESS)
 }
 
 struct Services {
@@ -155,7 +158,7 @@ impl Services {
     async fn start(postgres: &ThrowawayPostgres, args: &DevArgs) -> anyhow::Result<Self> {
         let url = SecretSource::value(postgres.create_database(DATABASE).await?);
         let outbox = Arc::new(Outbox::connect(Some(url), 5, DEFAULT_MAX_AGE).await?);
-        outbox.migrate(Duration::from_secs(60)).await?;
+        outbox.migrate(Duration::from_secs(60), |_| ()).await?;
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
         let mut ops = OpsServer::default();
@@ -248,13 +251,33 @@ fn worker_config(args: &DevArgs, base_url: &str) -> anyhow::Result<WorkerConfig>
 /// Runs the command until it ends, and returns the exit code for this process.
 async fn run_command(
     words: &[OsString],
-    environment: &[(&str, String)],
+    postgres: &ThrowawayPostgres,
+    services: &Services,
     signals: &mut Signals,
 ) -> anyhow::Result<ExitCode> {
     let (program, arguments) = words.split_first().context("there is no command")?;
+    let (database, api) = (postgres.url(DATABASE), services.simulator.base_url());
+    print_stderr(&format!(
+        "worker dev: database {database}\nworker dev: simulated API {api}, starting `{}`",
+        program.to_string_lossy()
+    ));
     let mut command = Command::new(program);
-    command.args(arguments);
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+        .args(arguments)
+        .envs(postgres.libpq_variables(DATABASE));
+    command
+        .env("DATABASE_URL", database)
+        .env("SIGNALING_API_URL", api);
+    // Packages of servers do not link psql into a directory of every user's PATH.
+    if let Some(programs) = postgres.program("psql").parent()
+        && programs.join("psql").is_file()
+    {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories = [programs.to_owned()]
+            .into_iter()
+            .chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(directories)?);
+    }
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -267,10 +290,12 @@ async fn run_command(
     };
     loop {
         tokio::select! {
+            // First, so that the key that has ended the command does not count as a second signal.
+            biased;
+            kind = signals.next() => forward(kind, &child),
             status = child.wait() => {
                 return Ok(exit_code(status.context("the command's end is unknown")?));
             }
-            kind = signals.next() => forward(kind, &child),
         }
     }
 }
@@ -290,7 +315,10 @@ fn forward(kind: SignalKind, child: &Child) {
     // The terminal in whose foreground this process runs sends the signal of a key to the command also. Many programs end
     // at once, without cleaning up, at the second Ctrl-C.
     let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
-    if is_key && tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground == getpgrp()) {
+    // Not standard input, which may be a file.
+    let terminal = File::open("/dev/tty");
+    let foreground = terminal.ok().and_then(|terminal| tcgetpgrp(terminal).ok());
+    if is_key && foreground == Some(getpgrp()) {
         return;
     }
     let pid = child.id().and_then(|id| i32::try_from(id).ok());

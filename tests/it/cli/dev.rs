@@ -2,9 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
 
 use testkit::{PATIENCE, Running, Worker, ask, assert_contains, until};
 
@@ -82,7 +86,11 @@ async fn the_demonstration_sends_its_messages_and_cleans_up() {
     let demo = directory.dev(&["--", "sh", script, "60"]);
     let finished = demo.finish().await;
     assert_eq!(finished.code, Some(0), "{finished:?}");
-    let phrases = ["the API received 63 calls", "the limit is 500"];
+    let phrases = [
+        "the API received 63 calls",
+        "the limit is 500",
+        "accepted 0 messages twice",
+    ];
     assert_contains(&finished.stderr, &phrases);
     let phrases = [
         "60 of 60 final",
@@ -112,6 +120,79 @@ async fn a_playground_runs_until_it_is_interrupted_and_cleans_up() {
     assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
     directory.until_empty().await;
     database.assert_has_ended().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_has_failed_is_an_error_at_the_end_of_a_playground() {
+    let directory = Directory::new();
+    let mut dev = directory.dev(&[]).start();
+    let mut database = Database::of(&dev).await;
+    let lose = "drop table signaling.attempt cascade";
+    testkit::execute(&mut database.connection, lose).await;
+    let has_stopped = async || dev.stderr.text().contains("schema_unusable");
+    until("the worker stops", 3 * PATIENCE, has_stopped).await;
+    dev.signal("INT").await;
+    assert_eq!(dev.wait_exit().await, Some(1), "{}", dev.stderr.text());
+    let phrases = ["error: the worker failed", "lacks table signaling.attempt"];
+    assert_contains(&dev.stderr.text(), &phrases);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_playground_at_once() {
+    let directory = Directory::new();
+    let mut dev = directory.dev(&[]).start();
+    let database = Database::of(&dev).await;
+    // A server that is stopped by a signal never ends.
+    let signal_server = async |signal: &str| {
+        let mut kill = Command::new("kill");
+        let kill = kill.args([signal, &database.server_pid]).status().await;
+        assert!(kill.expect("kill runs").success());
+    };
+    signal_server("-STOP").await;
+    dev.signal("INT").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(dev.is_running());
+    dev.signal("INT").await;
+    assert_eq!(dev.wait_exit().await, Some(1), "{}", dev.stderr.text());
+    assert_contains(&dev.stderr.text(), &["ended at once by a second signal"]);
+    signal_server("-CONT").await;
+    directory.until_empty().await;
+}
+
+/// The terminal sends Ctrl-C to the command, too, whose second one would be from `worker dev`.
+#[tokio::test]
+async fn a_command_gets_ctrl_c_once_although_standard_input_is_no_terminal() {
+    let directory = Directory::new();
+    let script = "trap 'echo interrupted' INT; echo ready; for n in 1 2 3 4 5 6; do sleep 0.5; done; exit 9";
+    let worker = testkit::worker_binary();
+    let command = format!("{} dev -- sh -c \"{script}\" </dev/null", worker.display());
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("TMPDIR", directory.0.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("script runs");
+    let mut keys = terminal.stdin.take().expect("a pipe");
+    let mut lines = BufReader::new(terminal.stdout.take().expect("a pipe")).lines();
+    let mut printed = String::new();
+    while let Some(line) = lines.next_line().await.expect("text") {
+        if line.trim() == "ready" {
+            keys.write_all(b"\x03").await.expect("pressed");
+        }
+        printed += &line;
+    }
+    let status = terminal.wait().await.expect("it ends");
+    assert_eq!(status.code(), Some(9), "{printed}");
+    assert_eq!(printed.matches("interrupted").count(), 1, "{printed}");
+}
+
+#[tokio::test]
+async fn a_command_finds_the_servers_psql_without_one_in_its_path() {
+    let directory = Directory::new();
+    let psql = directory.script("psql -qAtXc 'select 17'");
+    assert_eq!(psql.env("PATH", "/bin").succeeds().await, "17\n");
 }
 
 #[tokio::test]

@@ -114,7 +114,7 @@ async fn a_change_on_a_full_disk_is_reported_as_done_on_standard_error() {
         "adopt --environment=tests --cancel-pending",
     ] {
         let finished = command(&world, change, Output::Full).fails(1, &[]).await;
-        let said = "error: the command took effect, but its report could not be written: ";
+        let said = "error: the command is done, but its report could not be written: ";
         let begins = finished.stderr.starts_with(said);
         assert!(begins, "{change}: {finished:?}");
     }
@@ -142,6 +142,8 @@ async fn a_usage_error_does_not_panic_without_standard_error() {
 
 #[tokio::test]
 async fn a_playground_and_the_simulated_api_fail_on_a_full_disk() {
+    let closed = Worker::new(&["dev", "--", "true"]).stdout(Output::Closed.stdio());
+    assert_eq!(closed.finish().await.code, Some(0));
     for arguments in [&["dev"][..], &["simulate", "--listen=127.0.0.1:0"]] {
         let full = Worker::new(arguments).stdout(Output::Full.stdio());
         full.fails(1, &["No space left on device"]).await;
