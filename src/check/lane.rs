@@ -50,11 +50,17 @@ pub(crate) fn lane(
             advice::adopt(app),
         )
     } else if let Some(obstacle) = obstacle {
-        Finding::warn(
-            SUBJECT,
-            &obstacle.sentence,
-            "`worker resume` ends a pause. `worker status` shows more",
-        )
+        use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Slowed, Waiting};
+        let advice = match obstacle.kind {
+            LaneState::Unauthorized => {
+                "correct the credentials: the workers probe the API, and resume by themselves"
+            }
+            LaneState::Unavailable => "wait: the workers probe the API, and resume by themselves",
+            Paused | Waiting | NoWorker | OtherEnvironment | Sending | Slowed => {
+                "run `worker resume`, or wait"
+            }
+        };
+        Finding::warn(SUBJECT, &obstacle.sentence, advice)
     } else if (lane.configured_per_s - limit_per_s).abs() > f64::EPSILON {
         let others = lane.configured_per_s;
         Finding::warn(
@@ -63,6 +69,12 @@ pub(crate) fn lane(
                 "other workers are configured with {others} calls/s, and this one with {limit_per_s}"
             ),
             "set the same WORKER_RATE on all workers of the app: the worker that starts last sets the limit",
+        )
+    } else if lane.is_slowed() {
+        Finding::warn(
+            SUBJECT,
+            format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
+            "wait: the workers raise the rate again. If the rate stays low, look for other programs that call the API with this app ID, or lower WORKER_RATE",
         )
     } else {
         let found = format!("sends at most {} calls/s", lane.limit_per_s);

@@ -158,6 +158,9 @@ fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
     let judge = |lanes: &[AppStatus]| lane::lane("default", 500.0, None, lanes);
     for (kind, level, phrase) in [
         (LaneState::Paused, Level::Warn, "paused by ann"),
+        (LaneState::Paused, Level::Warn, "run `worker resume`"),
+        (LaneState::Unauthorized, Level::Warn, "correct the cred"),
+        (LaneState::Unavailable, Level::Warn, "wait: the workers"),
         (LaneState::NoWorker, Level::Ok, "at most 500 calls/s"),
     ] {
         let lanes = lane_of(|lane| lane.obstacles = vec![obstacle(kind)]);
@@ -165,6 +168,8 @@ fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
     }
     let other_limit = lane_of(|lane| lane.configured_per_s = 200.0);
     assert_finding(&judge(&other_limit), Level::Warn, "200 calls/s");
+    let slowed = lane_of(|lane| lane.rate_per_s = 50.0);
+    assert_finding(&judge(&slowed), Level::Warn, "slowed to 50 calls/s");
     assert_finding(&judge(&[]), Level::Ok, "no worker");
 }
 

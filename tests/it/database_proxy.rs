@@ -20,6 +20,8 @@ pub(crate) enum Network {
     Up,
     /// The network carries bytes, and each chunk takes this long in either direction.
     Far(Duration),
+    /// The network carries bytes, and takes 100 ms for the first ones with this text.
+    StallingOnce(&'static str),
     /// The network delays all bytes until the next change.
     Stalled,
     /// The network drops all bytes without a reset. Connections stay dead.
@@ -132,6 +134,7 @@ async fn carry(
     client.set_nodelay(true).ok();
     server.set_nodelay(true).ok();
     let (mut sent, mut received) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let mut has_stalled = false;
     loop {
         let longest_silence = match *network.borrow() {
             Network::Forgetful(silence) => silence,
@@ -152,6 +155,12 @@ async fn carry(
         match moving.await.map(|network| *network) {
             Ok(Network::Swallowing) => break,
             Ok(Network::Far(delay)) => tokio::time::sleep(delay).await,
+            Ok(Network::StallingOnce(text)) if is_sent && !has_stalled => {
+                has_stalled = String::from_utf8_lossy(&sent[..count]).contains(text);
+                if has_stalled {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
             Ok(_) => {}
             Err(_) => return,
         }

@@ -4,6 +4,7 @@ use simulator::SimulatorConfig;
 use testkit::{PgBouncer, Postgres, World};
 
 use super::{assert_line, check, finds};
+use crate::database_proxy::{DatabaseProxy, Network};
 
 #[tokio::test]
 async fn a_pooler_is_named_with_its_effect() {
@@ -15,6 +16,15 @@ async fn a_pooler_is_named_with_its_effect() {
     let text = finds(check(&world), "ok", "database", &phrases).await;
     assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
     assert_line(&text, "ok", "rights", &[]);
+}
+
+#[tokio::test]
+async fn a_stall_of_the_network_makes_no_database_far_away() {
+    let mut world = World::new().await;
+    let proxy = DatabaseProxy::open(&world);
+    proxy.set(Network::StallingOnce("select clock_timestamp()"));
+    world.url.clone_from(&proxy.url);
+    finds(check(&world), "ok", "database", &[" ms away"]).await;
 }
 
 #[tokio::test]
