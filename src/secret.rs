@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
-use crate::config::UsageError;
 use crate::sanitize;
 
 const MAX_SECRET_BYTES: u64 = 16 * 1024;
@@ -62,18 +61,24 @@ pub(crate) enum SecretSource {
     File(PathBuf),
 }
 
+/// The content of a file is no secret that the worker can use. The exit code is 1, because a file may be empty for a moment
+/// while another program replaces it: with the exit code of a wrong setting, systemd would not start the service again.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct SecretError(pub(crate) String);
+
 impl SecretSource {
     pub(crate) fn value(secret: impl Into<String>) -> Self {
         Self::Value(SecretString::from(secret.into()))
     }
 
     /// The present secret. A file is read again for each call, so that a new secret counts at once.
-    pub(crate) fn read(&self) -> Result<SecretString, UsageError> {
+    pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),
             Self::File(path) => path,
         };
-        let error = |why: &str| UsageError(format!("the secret's file {} {why}", path.display()));
+        let error = |why: &str| SecretError(format!("the secret's file {} {why}", path.display()));
         let text = sanitize::read_text_file(path, MAX_SECRET_BYTES)
             .map_err(|why| error(&format!("can't be read: {why}")))?;
         match given(&text) {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::args::{DatabaseArgs, host, parse_environment};
 use super::signals::signals;
-use crate::config::{self, RawApp, Timing, UsageError, WorkerConfig};
+use crate::config::{self, RawApp, Timing, WorkerConfig};
 use crate::error_text::error_chain_text;
 use crate::ops::{OpsArgs, OpsServer};
 use crate::outbox::{Outbox, SchemaError, Unreachable, is_outage};
@@ -95,7 +95,8 @@ pub(super) struct WorkerArgs {
           value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(super) database_connections: u32,
 
-    /// Longest time for which the worker keeps a connection to the database. It replaces some up to a fifth earlier
+    /// Longest time for which the worker keeps a connection to the database. The worker replaces some connections up to a
+    /// fifth earlier
     #[arg(long, env = "WORKER_DATABASE_CONNECTION_AGE", default_value = "30m", value_name = "DURATION",
           value_parser = parse_duration)]
     database_connection_age: Duration,
@@ -196,7 +197,7 @@ fn is_temporary(error: &anyhow::Error) -> bool {
     }
 }
 
-pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> Result<WorkerConfig, UsageError> {
+pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> anyhow::Result<WorkerConfig> {
     let timing = worker.timing;
     timing.check()?;
     worker.retry.check()?;
@@ -226,12 +227,15 @@ fn raise_file_limit(config: &WorkerConfig) {
     const OTHER_FILES: u64 = 100;
     let connections: usize = config.apps.iter().map(|app| app.max_in_flight).sum();
     let needed = OTHER_FILES + connections as u64;
-    let is_enough = rlimit::increase_nofile_limit(needed).is_ok_and(|limit| limit >= needed);
-    if !is_enough {
-        tracing::warn!(
-            event = "file_limit_capped",
-            needed,
-            "the limit of open files is too low for all calls in flight: raise the limit, or lower WORKER_MAX_IN_FLIGHT"
-        );
-    }
+    let limit = match rlimit::increase_nofile_limit(needed) {
+        Ok(limit) if limit >= needed => return,
+        Ok(limit) => limit.to_string(),
+        Err(error) => format!("unknown: {error}"),
+    };
+    tracing::warn!(
+        event = "file_limit_capped",
+        limit,
+        needed,
+        "the limit of open files is too low for all calls in flight: raise the limit, or lower WORKER_MAX_IN_FLIGHT"
+    );
 }

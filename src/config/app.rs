@@ -1,6 +1,7 @@
 //! The settings of each app, from the command line and its variables or from a file.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,7 +11,9 @@ use serde::Deserialize;
 
 use super::{UsageError, parse_number};
 use crate::sanitize;
-use crate::secret::{SecretSource, given, given_path, is_impossible, is_odd, variable};
+use crate::secret::{
+    SecretError, SecretSource, given, given_path, is_impossible, is_odd, variable,
+};
 use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 
 /// The API's limit of calls a second for one app ID.
@@ -105,8 +108,10 @@ impl fmt::Debug for RawApp {
     }
 }
 
+type AppError = Box<dyn Error + Send + Sync>;
+
 /// The apps of the file at `path`, or the one app of `given`, which comes from the command line and the environment.
-pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> Result<Vec<AppConfig>, UsageError> {
+pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> anyhow::Result<Vec<AppConfig>> {
     const NO_APP: &str = "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config";
     let given = given.trimmed();
     // Defaults for each app of a file.
@@ -121,14 +126,12 @@ pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> Result<Vec<AppConfig>,
     let apps = match path {
         None => BTreeMap::from([("default".to_owned(), given)]),
         Some(path) if given == shared => read_apps(path)?,
-        Some(_) => {
-            return Err(UsageError(
-                "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags".into(),
-            ));
-        }
+        Some(_) => anyhow::bail!(UsageError(
+            "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags".into(),
+        )),
     };
     if apps.values().all(|app| *app == shared) {
-        return Err(UsageError(NO_APP.into()));
+        anyhow::bail!(UsageError(NO_APP.into()));
     }
     let with_defaults = |app: RawApp| RawApp {
         token_headers: app.token_headers.or_else(|| shared.token_headers.clone()),
@@ -143,7 +146,7 @@ pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> Result<Vec<AppConfig>,
         let app = with_defaults(app).check(&alias)?;
         // Each of the two would use the whole limit of calls.
         if let Some(other) = checked.iter().find(|other| other.app_id == app.app_id) {
-            return Err(UsageError(format!(
+            anyhow::bail!(UsageError(format!(
                 "the apps {:?} and {alias:?} have the same app ID, and so one limit of calls: make them one app",
                 other.alias
             )));
@@ -208,10 +211,15 @@ impl RawApp {
     }
 
     /// The error is the first mistake in the settings, with the app's name.
-    pub(crate) fn check(self, alias: &str) -> Result<AppConfig, UsageError> {
+    pub(crate) fn check(self, alias: &str) -> anyhow::Result<AppConfig> {
         self.trimmed().into_app(alias).map_err(|error| {
             let alias = sanitize::text(alias, 64);
-            UsageError(format!("the app {alias:?}: {error}"))
+            let text = format!("the app {alias:?}: {error}");
+            if error.is::<SecretError>() {
+                SecretError(text).into()
+            } else {
+                UsageError(text).into()
+            }
         })
     }
 
@@ -235,7 +243,7 @@ impl RawApp {
         self
     }
 
-    fn into_app(mut self, alias: &str) -> Result<AppConfig, String> {
+    fn into_app(mut self, alias: &str) -> Result<AppConfig, AppError> {
         if !is_name(alias, "._-", 64) {
             return Err(
                 "its name is not 1 to 64 letters, digits, dots, dashes or underscores".into(),
@@ -248,9 +256,9 @@ impl RawApp {
         }
         let limit_per_s = self.rate.unwrap_or(DEFAULT_LIMIT_PER_S);
         if !(1.0..=1_000_000.0).contains(&limit_per_s) {
-            return Err(format!(
-                "a rate of {limit_per_s} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
-            ));
+            let wrong =
+                format!("a rate of {limit_per_s} calls a second is not between 1 and 1,000,000");
+            return Err((wrong + ": change WORKER_RATE (rate)").into());
         }
         let max_in_flight = self.max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         if !(1..=100_000).contains(&max_in_flight) {
@@ -270,7 +278,7 @@ impl RawApp {
         })
     }
 
-    fn credentials(&mut self, app_id: &str) -> Result<Credentials, String> {
+    fn credentials(&mut self, app_id: &str) -> Result<Credentials, AppError> {
         let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
         let given_headers = given_headers
             .transpose()
@@ -321,29 +329,27 @@ fn is_name(text: &str, more: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
-fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, String> {
+fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, AppError> {
     let source = match (value.take(), file.take()) {
         (Some(_), Some(_)) => {
-            return Err(format!(
-                "{name} is given both as a value and as a file: leave out one"
-            ));
+            let wrong = format!("{name} is given both as a value and as a file: leave out one");
+            return Err(wrong.into());
         }
         (Some(value), None) => SecretSource::value(value),
         (None, Some(file)) => SecretSource::File(file),
         (None, None) => return Ok(None),
     };
     // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
-    let secret = source.read().map_err(|error| error.to_string())?;
+    let secret = source.read()?;
     if is_impossible(secret.expose_secret()) {
-        return Err(format!(
-            "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
-        ));
+        let wrong = "has a line break or a control character inside, or is not UTF-8";
+        return Err(format!("{name} {wrong}: set it to the value alone").into());
     }
     // The API would answer 401, and the app would be held.
     if is_odd(secret.expose_secret()) {
-        return Err(format!(
-            "{name} has quotation marks around it, white space inside, or characters other than ASCII: set it to the value alone. An env file may keep quotation marks"
-        ));
+        let wrong = "has quotation marks around it, white space inside, or characters other than ASCII";
+        let advice = "set it to the value alone. An env file may keep quotation marks";
+        return Err(format!("{name} {wrong}: {advice}").into());
     }
     Ok(Some(source))
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::OpsToken;
 use super::{OpsState, metrics, router};
 use crate::config::UsageError;
-use crate::secret;
+use crate::secret::{self, SecretError};
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
@@ -62,10 +62,7 @@ impl OpsServer {
     ///
     /// Fails if the address or the token is invalid, if an explicit address is taken, or if other hosts could send requests
     /// without a token.
-    pub(crate) async fn start(
-        args: &OpsArgs,
-        shutdown: CancellationToken,
-    ) -> Result<Self, UsageError> {
+    pub(crate) async fn start(args: &OpsArgs, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let address = args.ops_addr.as_deref().and_then(secret::given);
         if address == Some("off") {
             return Ok(Self::default());
@@ -73,7 +70,7 @@ impl OpsServer {
         let token_file = args.ops_token_file.as_deref().and_then(secret::given_path);
         let token = token_file.map(OpsToken::in_file).transpose();
         let token = token.map_err(|why| {
-            UsageError(format!(
+            SecretError(format!(
                 "the token in WORKER_OPS_TOKEN_FILE is not usable, because {why}: write another one into the file, like the output of `openssl rand -hex 32`"
             ))
         })?;
@@ -84,14 +81,14 @@ impl OpsServer {
             UsageError(error.into())
         })?;
         if token.is_none() && !address.ip().is_loopback() {
-            return Err(UsageError(format!(
+            anyhow::bail!(UsageError(format!(
                 "WORKER_OPS_ADDR={address} can be reached from other hosts: name a file with a token for them in WORKER_OPS_TOKEN_FILE (--ops-token-file), or use an address of this host alone, like 127.0.0.1:9090"
             )));
         }
         let listener = match TcpListener::bind(address).await {
             Ok(listener) => listener,
             Err(error) if is_explicit => {
-                return Err(UsageError(format!(
+                anyhow::bail!(UsageError(format!(
                     "the ops server can't listen at {address}: {error}. Set WORKER_OPS_ADDR (--ops-addr) to another address, or to `off`"
                 )));
             }

@@ -21,7 +21,6 @@ use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 
 pub(in crate::outbox) use parameters::CONNECT_TIMEOUT;
 
-use crate::config::UsageError;
 use crate::error_text::database_error_text;
 use crate::outbox::is_login_refused;
 use crate::secret::{self, SecretSource};
@@ -41,7 +40,7 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// Reads the parameters, and checks them as far as that needs no connection.
-    pub(in crate::outbox) fn new(url: Option<SecretSource>) -> Result<Self, UsageError> {
+    pub(in crate::outbox) fn new(url: Option<SecretSource>) -> anyhow::Result<Self> {
         let parameters = read(url.as_ref())?;
         parameters.check_files()?;
         Ok(Self {
@@ -62,6 +61,7 @@ impl Servers {
     }
 
     /// Connects to a server. Of several hosts, to one that takes writes.
+    ///
     /// Fails if no host can be used. The error has the reason for each host.
     pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         self.connect_with_options()
@@ -137,10 +137,10 @@ impl Servers {
     }
 }
 
-fn read(url: Option<&SecretSource>) -> Result<Parameters, UsageError> {
+fn read(url: Option<&SecretSource>) -> anyhow::Result<Parameters> {
     let url = url.map(SecretSource::read).transpose()?;
     let url = url.as_ref().map(ExposeSecret::expose_secret);
-    Parameters::parse(url, secret::variable)
+    Ok(Parameters::parse(url, secret::variable)?)
 }
 
 /// Connects to a host. False if there are others, and this one takes no writes.

@@ -9,8 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use strum::EnumString;
 
 use super::token::{self, TokenClaims};
-use crate::config::UsageError;
-use crate::secret::SecretSource;
+use crate::secret::{SecretError, SecretSource};
 
 const X_AGORA_TOKEN: HeaderName = HeaderName::from_static("x-agora-token");
 const X_AGORA_UID: HeaderName = HeaderName::from_static("x-agora-uid");
@@ -53,7 +52,7 @@ pub(crate) enum CredentialError {
     )]
     OtherSender { uid: String },
     #[error(transparent)]
-    Secret(#[from] UsageError),
+    Secret(#[from] SecretError),
     /// The configuration and the table allow no such value.
     #[error("the app's credentials or base URL have characters that HTTP can't carry")]
     NotAHeader,
