@@ -1,5 +1,7 @@
 //! The logs of a worker: each state change once, and no line per message.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use sqlx::{Connection, PgConnection};
@@ -170,4 +172,54 @@ async fn json_logs_are_objects_with_the_same_fields_in_each_line() {
     }
     assert_eq!(line("lane_released")["app"], "default");
     assert!(!log.contains('\u{1b}'), "no colours");
+}
+
+/// Also the lines below the usual level. The log has no lines of libraries.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_line_of_a_run_with_many_faults_names_its_event() {
+    let world = World::new().await;
+    world
+        .execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$;
+             create trigger refuse before update on signaling.outbox for each row
+             when (new.finished_at is not null and new.payload = 'refused') execute function refuse()",
+        )
+        .await;
+    let mut worker = world
+        .worker()
+        .env("WORKER_LOG_FORMAT", "json")
+        .env("WORKER_LOG", "signaling_worker=trace")
+        .env("WORKER_OPS_ADDR", "127.0.0.1:0")
+        .start();
+    let workers = std::slice::from_mut(&mut worker);
+    for (faults, hold) in [
+        ("500", "\"hold\":\"unavailable\""),
+        ("401", "\"hold\":\"unauthorized\""),
+    ] {
+        world.set_faults(&[faults]);
+        until_all_have_logged(&world, workers, "lane_held", hold).await;
+        world.set_faults(&[]);
+        world.until_all_final().await;
+    }
+    world.set_faults(&["429:count=1"]);
+    until_all_have_logged(&world, workers, "lane_throttled", "").await;
+    world.insert(peer(json!({"payload": "refused"}))).await;
+    worker.until_logged("record_refused").await;
+    world.terminate_workers().await;
+    worker.until_logged("listener_restored").await;
+    worker.stop().await;
+
+    let log = worker.stderr.text();
+    let event = |line: &str| {
+        let json: Value = serde_json::from_str(line).unwrap_or_default();
+        let event = json["event"].as_str().map(str::to_owned);
+        event.unwrap_or_else(|| panic!("no event: {line}"))
+    };
+    let events: BTreeSet<String> = log.lines().map(event).collect();
+    let is_name = |event: &String| event.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    assert!(events.iter().all(is_name), "{events:?}");
+    assert!(events.len() >= 12, "too few faults: {events:?}");
+    for event in ["ops_server_started", "attempt_finished", "worker_stopped"] {
+        assert!(events.contains(event), "{event}: {events:?}");
+    }
 }
