@@ -2,12 +2,11 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_environment};
 use super::obstacles;
-use super::print::{messages, report};
+use super::print::{after_steps, messages, report};
 use super::usage;
 use crate::advice;
 use crate::outbox::Outbox;
@@ -74,9 +73,7 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     for app in apps {
         let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
         writeln!(text, "{adopted}").ok();
-        if let Some(lane) = obstacles::lane(&outbox, &app).await? {
-            text += &obstacles::lines(&lane, None);
-        }
+        text += &obstacles::lines(&outbox.lane(&app).await, None);
     }
     outbox.close().await;
     report(text)
@@ -92,9 +89,8 @@ async fn adopt(
     let mut cancelled = 0;
     let adoption = loop {
         let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
-        let adoption = adopted
-            .await
-            .with_context(|| format!("{} of {app} cancelled before", messages(cancelled)))?;
+        let did = format!("cancelled {} of {app}", messages(cancelled));
+        let adoption = after_steps(adopted.await, cancelled, &did)?;
         cancelled += adoption.cancelled;
         if adoption.is_done {
             break adoption;

@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::args::DatabaseArgs;
-use super::print::{one_line, report};
+use super::print::{after_steps, messages, one_line, report};
 use crate::config::parse_number;
 use crate::outbox::{AdminError, MessageRow};
 
@@ -30,17 +29,13 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     let mut text = String::new();
     for id in args.ids {
         let (is_done, sentence) = match outbox.cancel(id).await {
-            Ok(is_cancelled) => {
-                cancelled += usize::from(is_cancelled);
-                let message = outbox.message_row(id).await;
-                let message = message
-                    .with_context(|| format!("the database failed after {cancelled} messages"))?;
-                describe(id, is_cancelled, message.as_ref())
-            }
             // A refused message must not stop the cancellation of the rest.
             Err(error @ AdminError::Refused(_)) => (false, error.to_string()),
-            Err(error) => {
-                return Err(error).with_context(|| format!("{cancelled} messages are cancelled"));
+            result => {
+                let did = format!("cancelled {}", messages(cancelled));
+                let is_cancelled = after_steps(result, cancelled, &did)?;
+                cancelled += i64::from(is_cancelled);
+                describe(id, is_cancelled, outbox.message_row(id).await)
             }
         };
         refused += usize::from(!is_done);
@@ -52,20 +47,27 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns whether the message is cancelled, and a sentence. `message` is none if there is no such message.
-fn describe(id: i64, is_cancelled: bool, message: Option<&MessageRow>) -> (bool, String) {
+/// Returns whether the message is cancelled, and a sentence. `message` is none if there is no such message, and an error if
+/// the role has no right to read it.
+fn describe(
+    id: i64,
+    is_cancelled: bool,
+    message: Result<Option<MessageRow>, sqlx::Error>,
+) -> (bool, String) {
     let sentence = match message {
-        None if !is_cancelled => "is not cancelled: there is no such message".into(),
-        Some(message) if !is_cancelled && message.status == "cancelled" => {
+        Err(_) if is_cancelled => "is cancelled".into(),
+        Err(_) => "is not cancelled: it is being sent, is final, or does not exist".into(),
+        Ok(None) if !is_cancelled => "is not cancelled: there is no such message".into(),
+        Ok(Some(message)) if !is_cancelled && message.status == "cancelled" => {
             return (true, format!("{id} was cancelled already"));
         }
-        Some(message) if !is_cancelled => {
+        Ok(Some(message)) if !is_cancelled => {
             format!("is not cancelled: its state is {}", message.state)
         }
-        Some(message) if message.attempts + message.uncharged == 0 => {
+        Ok(Some(message)) if message.attempts + message.uncharged == 0 => {
             "is cancelled: it was never sent".into()
         }
-        _ => format!(
+        Ok(_) => format!(
             "is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
         ),
     };

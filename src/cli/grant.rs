@@ -1,5 +1,7 @@
 //! `worker grant`
 
+use std::fmt::Write;
+
 use clap::Args;
 
 use super::args::DatabaseArgs;
@@ -67,7 +69,15 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
         return print(kind.script(&role));
     }
     let outbox = args.database.connect_migrated().await?;
-    outbox.grant(kind, &role).await?;
+    let may_log_in = outbox.grant(kind, &role).await?;
     outbox.close().await;
-    report(format!("{role} has the rights of the kind {kind}\n"))
+    let mut text = format!("{role} has the rights of the kind {kind}\n");
+    if !may_log_in {
+        writeln!(
+            text,
+            "  but {role} can't log in: grant {role} to a role that can"
+        )
+        .ok();
+    }
+    report(text)
 }

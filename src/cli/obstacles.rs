@@ -3,18 +3,22 @@
 
 use std::fmt::Write;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::print::one_line;
+use crate::error_text::database_error_text;
 use crate::outbox::{AdminError, LaneState, LaneStatus, Outbox};
+
+/// The lane after a change. None if no worker has served the app. An error is a part of the report, because the change took
+/// effect: an operator whose role may change the app, but not read its lane, would take it for a failed command.
+pub(super) type LaneAfter = Result<Option<LaneStatus>, sqlx::Error>;
 
 /// Arguments of a command that changes one app.
 #[derive(Debug, Args)]
 pub(super) struct AppTarget {
     #[command(flatten)]
-    database: DatabaseArgs,
+    pub(super) database: DatabaseArgs,
 
     /// The app, as in the column `app`
     pub(super) app: String,
@@ -25,24 +29,27 @@ impl AppTarget {
     pub(super) async fn change<T>(
         &self,
         change: impl AsyncFnOnce(&Outbox, &str) -> Result<T, AdminError>,
-    ) -> anyhow::Result<(T, LaneStatus)> {
+    ) -> anyhow::Result<(T, LaneAfter)> {
         let outbox = self.database.connect_migrated().await?;
         let changed = change(&outbox, &self.app).await?;
-        let lane = lane(&outbox, &self.app).await?;
+        let lane = outbox.lane(&self.app).await;
         outbox.close().await;
-        let lane = lane.context("the change took effect, but the lane was deleted meanwhile")?;
         Ok((changed, lane))
     }
 }
 
-/// The lane of an app after a change. None if no worker has served the app.
-pub(super) async fn lane(outbox: &Outbox, app: &str) -> anyhow::Result<Option<LaneStatus>> {
-    let lane = outbox.lane(app).await;
-    lane.context("the change took effect, but the database failed before the report of it")
-}
-
 /// A line for each obstacle, except one that the command has printed already.
-pub(super) fn lines(lane: &LaneStatus, except: Option<LaneState>) -> String {
+pub(super) fn lines(lane: &LaneAfter, except: Option<LaneState>) -> String {
+    let lane = match lane {
+        Ok(Some(lane)) => lane,
+        Ok(None) => return "  but no worker has served the app yet: start a worker\n".into(),
+        Err(error) => {
+            let why = database_error_text(error);
+            return format!(
+                "  its obstacles are not known, because the lane can't be read: {why}\n"
+            );
+        }
+    };
     let mut text = String::new();
     for obstacle in &lane.obstacles {
         if Some(obstacle.kind) != except {

@@ -44,9 +44,10 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
 }
 
 pub(super) async fn resume(target: AppTarget) -> anyhow::Result<()> {
-    let resume = target.change(async |outbox, app| outbox.resume(app).await);
+    let outbox = target.database.connect_migrated().await?;
     // The sentence names the remaining obstacles, too.
-    let (sentence, _) = resume.await?;
+    let sentence = outbox.resume(&target.app).await?;
+    outbox.close().await;
     report(format!("{}: {}\n", target.app, one_line(&sentence)))
 }
 
@@ -71,8 +72,10 @@ pub(super) struct LimitArgs {
 type Limit = Option<f64>;
 
 fn parse_limit(text: &str) -> Result<Limit, &'static str> {
+    if text == "configured" {
+        return Ok(None);
+    }
     match text.parse() {
-        _ if text == "configured" => Ok(None),
         Ok(limit) if (1.0..=1_000_000.0).contains(&limit) => Ok(Some(limit)),
         _ => Err("write a number of calls from 1 to 1,000,000, or `configured`"),
     }
@@ -83,11 +86,16 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
         .target
         .change(async |outbox, app| outbox.set_limit(app, args.limit, &operator()).await);
     let (is_news, lane) = set_limit.await?;
-    let the = args.limit.map_or("the configured ", |_| "");
+    let limit = match (args.limit, &lane) {
+        (Some(limit), _) => format!("{limit} calls/s"),
+        (None, Ok(Some(lane))) => format!("the configured {} calls/s", lane.limit_per_s),
+        (None, _) => "the configured calls/s".into(),
+    };
     let when = if is_news { "now" } else { "already" };
-    let (app, limit) = (&args.target.app, lane.limit_per_s);
-    let mut text = format!("{app} makes at most {the}{limit} calls/s {when}\n");
-    if lane.is_slowed() {
+    let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);
+    if let Ok(Some(lane)) = &lane
+        && lane.is_slowed()
+    {
         writeln!(
             text,
             "  but a 429 has slowed it to {:.0} calls/s; the workers raise the rate again",

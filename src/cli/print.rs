@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::outbox::AdminError;
 use crate::sanitize;
 
 /// The most characters of a text from the database or the API that a line shows.
@@ -39,6 +40,7 @@ pub(super) fn messages(count: i64) -> String {
 
 /// Prints a text. A closed pipe is no error, because a reader like `head` may stop early: the command finishes its work,
 /// and the exit code reports that work.
+///
 /// Fails if standard output can't be written, as on a full disk.
 pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -56,7 +58,22 @@ pub(crate) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
 
 /// Prints the report of a change. An operator whose disk is full must not take a missing report for a missing change.
 pub(super) fn report(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
-    print(text).context("the command took effect, but its report could not be written")
+    print(text).context("the command is done, but its report could not be written")
+}
+
+/// Adds the work of the steps before to the error of a step, so that the operator does not take it for undone. `did`: such as
+/// `cancelled 5 messages`.
+pub(super) fn after_steps<T>(
+    step: Result<T, AdminError>,
+    done: i64,
+    did: &str,
+) -> anyhow::Result<T> {
+    match step {
+        Err(error) if done > 0 => Err(error).context(format!(
+            "the command {did} before this error, so run it again for the rest"
+        )),
+        step => Ok(step?),
+    }
 }
 
 /// Prints a value as JSON or as text.
@@ -69,5 +86,24 @@ pub(super) fn print_as<T: Serialize>(
         print_line(serde_json::to_string_pretty(value)?)
     } else {
         print(text(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_names_the_work_before_it_if_there_is_any() {
+        let failed = |done| {
+            let step = Err::<(), _>(AdminError::Refused("no such app".into()));
+            let error = after_steps(step, done, "cancelled 5 messages").expect_err("failed");
+            format!("{error:#}")
+        };
+        assert_eq!(failed(0), "no such app");
+        assert_eq!(
+            failed(5),
+            "the command cancelled 5 messages before this error, so run it again for the rest: no such app"
+        );
     }
 }

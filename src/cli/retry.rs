@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::args::DatabaseArgs;
 use super::obstacles;
-use super::print::{messages, print, report};
+use super::print::{after_steps, messages, print, report};
 use super::usage;
 use crate::outbox::{Outbox, RetryFilter};
 
@@ -44,7 +43,7 @@ pub(super) struct RetryArgs {
 /// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
 const ROWS_PER_CALL: i64 = 5_000;
 /// A count or a step may read the whole outbox, and the operator can interrupt the command.
-const STATEMENT_TIMEOUT: Duration = Duration::from_hours(24);
+const READ_ALL_TIMEOUT: Duration = Duration::from_hours(24);
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let mut filter = args.filter;
@@ -60,16 +59,22 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     // Without this bound, the command would retry messages that fail again meanwhile.
     let now = outbox.viewed_at().await?;
-    filter.until = Some(filter.until.map_or(now, |until| until.min(now)));
-    let (left_out, all_exist) = left_out(&outbox, &filter).await?;
+    let until = filter.until.map_or(now, |until| until.min(now));
+    if let Some(since) = filter.since.filter(|since| *since >= until) {
+        return usage(format!(
+            "--since {since} is not before {until}, which is --until or the database's clock, so no message can match: give an earlier --since or a later --until"
+        ));
+    }
+    filter.until = Some(until);
+    let (left_out, all_exist) = left_out(&outbox, &filter).await;
     if args.dry_run {
-        let counted = outbox.retry(&filter, true, None, STATEMENT_TIMEOUT);
+        let counted = outbox.retry(&filter, true, None, READ_ALL_TIMEOUT);
         let count = total(&counted.await?);
         let count = messages(count);
         print(format!("{left_out}{count} would be sent again\n"))?;
     } else {
         let by_app = retry_in_steps(&outbox, &filter).await?;
-        let text = result_text(&outbox, &by_app).await?;
+        let text = result_text(&outbox, &by_app).await;
         report(left_out + &text)?;
     }
     outbox.close().await;
@@ -85,10 +90,9 @@ async fn retry_in_steps(
     let mut by_app = BTreeMap::new();
     loop {
         let before: i64 = by_app.values().sum();
-        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), STATEMENT_TIMEOUT);
-        let retried = step
-            .await
-            .with_context(|| format!("{} due again before this error", messages(before)))?;
+        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), READ_ALL_TIMEOUT);
+        let did = format!("made {} due again", messages(before));
+        let retried = after_steps(step.await, before, &did)?;
         let count = total(&retried);
         for (app, messages) in retried {
             *by_app.entry(app).or_insert(0) += messages;
@@ -100,39 +104,38 @@ async fn retry_in_steps(
 }
 
 /// The number of messages of each app that are due again, and the obstacles of the app.
-async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> anyhow::Result<String> {
+async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> String {
     if by_app.is_empty() {
-        return Ok("no message is due again: none matches\n".into());
+        return "no message is due again: none matches\n".into();
     }
     let mut text = String::new();
     for (app, count) in by_app {
         let are = if *count == 1 { "is" } else { "are" };
         writeln!(text, "{} of {app} {are} due again", messages(*count)).ok();
-        text += &match obstacles::lane(outbox, app).await? {
-            Some(lane) => obstacles::lines(&lane, None),
-            None => "  but no worker has served the app yet: start a worker\n".into(),
-        };
+        text += &obstacles::lines(&outbox.lane(app).await, None);
     }
-    Ok(text)
+    text
 }
 
 /// Lists the messages that the operator named by id and that the command does not send again. Returns the list and whether
 /// all named messages exist.
-async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
+async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> (String, bool) {
     let mut text = String::new();
     let mut all_exist = true;
     for id in filter.ids.iter().flatten() {
-        let reason = match outbox.message_row(*id).await? {
-            Some(message) if filter.statuses.contains(&message.status) => continue,
-            Some(message) => format!("it is {}", message.state),
-            None => {
+        let reason = match outbox.message_row(*id).await {
+            // A role may have the right to retry messages, and none to read them.
+            Err(_) => continue,
+            Ok(Some(message)) if filter.statuses.contains(&message.status) => continue,
+            Ok(Some(message)) => format!("it is {}", message.state),
+            Ok(None) => {
                 all_exist = false;
                 "there is no such message".into()
             }
         };
         writeln!(text, "{id} is not sent again: {reason}").ok();
     }
-    Ok((text, all_exist))
+    (text, all_exist)
 }
 
 fn total(retried: &[(String, i64)]) -> i64 {

@@ -19,7 +19,7 @@ use crate::pace::DbTime;
 use crate::time_text;
 
 /// Longer than the wait for a lock.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
@@ -176,7 +176,7 @@ impl Outbox {
     where
         (T,): for<'r> FromRow<'r, PgRow>,
     {
-        match self.change_rows(function, STATEMENT_TIMEOUT).await?.pop() {
+        match self.change_rows(function, ADMIN_TIMEOUT).await?.pop() {
             Some((value,)) => Ok(value),
             None => Err(AdminError::Unknown(sqlx::Error::RowNotFound)),
         }

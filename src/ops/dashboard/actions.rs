@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::layout::PageError;
 use super::messages::given;
 use super::{OpsState, outbox};
-use crate::outbox::{Outbox, RetryFilter, STATEMENT_TIMEOUT};
+use crate::outbox::{ADMIN_TIMEOUT, Outbox, RetryFilter};
 
 /// Written to the lane as the operator's name.
 const BY: &str = "dashboard";
@@ -89,7 +89,7 @@ async fn change(outbox: &Outbox, action: &str, fields: &Fields) -> Result<(), Pa
                 ids: Some(vec![id?]),
                 ..RetryFilter::default()
             };
-            let retry = outbox.retry(&filter, false, None, STATEMENT_TIMEOUT);
+            let retry = outbox.retry(&filter, false, None, ADMIN_TIMEOUT);
             retry.await.map(|by_app| !by_app.is_empty())
         }
         _ => {

@@ -1,6 +1,6 @@
 //! The privileges of each kind of role: the SQL that grants them, and the check for missing ones.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, query};
 
@@ -105,10 +105,17 @@ pub(super) fn is_for_people(function: &str) -> bool {
 }
 
 impl Outbox {
-    /// Grants a role the privileges of a kind, in one transaction. The role keeps its other privileges.
-    pub(crate) async fn grant(&self, kind: RoleKind, role: &str) -> anyhow::Result<()> {
+    /// Grants a role the privileges of a kind, in one transaction. The role keeps its other privileges. Returns whether the
+    /// role may log in.
+    pub(crate) async fn grant(&self, kind: RoleKind, role: &str) -> anyhow::Result<bool> {
         let work = async |transaction: &mut PgConnection| {
             transaction.execute(PRIVILEGES_LOCK).await?;
+            let found = query("select rolcanlogin from pg_roles where rolname = $1").bind(role);
+            let found = values(transaction, found).await?.pop();
+            let may_log_in = found.with_context(|| {
+                let name = quoted(role);
+                format!("there is no role {role}: create it first, with `create role {name} login;` and a password")
+            })?;
             // Without ownership, Postgres would only warn and grant nothing.
             let foreign = query(
                 "select current_user::text, pg_get_userbyid(owner)::text
@@ -126,7 +133,7 @@ impl Outbox {
             transaction
                 .execute(AssertSqlSafe(kind.grants(role)))
                 .await?;
-            Ok(())
+            Ok(may_log_in)
         };
         self.pool.transaction(None, work).await
     }

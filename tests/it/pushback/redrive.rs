@@ -161,3 +161,15 @@ async fn messages_that_succeeded_or_are_not_finished_can_not_be_sent_again() {
     }
     assert_eq!(pending(&world).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn a_time_range_without_a_moment_is_refused() {
+    let world = World::new().await;
+    let phrase = "--since 2100-01-01T00:00:00Z is not before 20";
+    let future = ["retry", "--since", "2100-01-01"];
+    world.command(&future).fails(2, &[phrase]).await;
+    let day = "2026-02-01";
+    let empty = ["retry", "--dry-run", "--since", day, "--until", day];
+    let phrase = "--since 2026-02-01T00:00:00Z is not before 2026-02-01T00:00:00Z";
+    world.command(&empty).fails(2, &[phrase]).await;
+}

@@ -1,5 +1,7 @@
 //! `worker grant` itself.
 
+use tokio::task::JoinSet;
+
 use super::{KINDS, Role, can, connect};
 use crate::schema::INSERT;
 use testkit::{Worker, World};
@@ -93,13 +95,8 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
 async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
     let world = World::new().await;
     for (kind, role, code, phrase) in [
-        ("producer", "nobody", 1, "role \"nobody\" does not exist"),
-        (
-            "producer",
-            "Postgres",
-            1,
-            "role \"Postgres\" does not exist",
-        ),
+        ("producer", "nobody", 1, "`create role \"nobody\" login;`"),
+        ("producer", "Postgres", 1, "there is no role Postgres"),
         ("producer", "public", 2, "no roles"),
         ("producer", "none", 2, "no roles"),
         ("producer", "", 2, "1 to 63 bytes"),
@@ -108,6 +105,31 @@ async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
     ] {
         let grant = world.command(&["grant", kind, role]);
         grant.fails(code, &[phrase]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_can_not_log_in_is_granted_its_rights_with_a_note() {
+    let world = World::new().await;
+    let role = Role::new(&world, "group").await.name;
+    world.execute(&format!("alter role {role} nologin")).await;
+    let granted = world.run(&["grant", "reader", &role]).await;
+    let note = format!("but {role} can't log in: grant {role} to a role that can");
+    assert!(granted.contains(&note), "{granted}");
+}
+
+/// Without a lock, Postgres fails with `tuple concurrently updated`.
+#[tokio::test]
+async fn grants_that_are_made_at_once_all_succeed() {
+    let world = World::new().await;
+    let mut grants = JoinSet::new();
+    for number in 0..6 {
+        let kind = KINDS[number % KINDS.len()];
+        let role = Role::new(&world, &format!("{kind}_{number}")).await;
+        grants.spawn(world.command(&["grant", kind, &role.name]).finish());
+    }
+    for granted in grants.join_all().await {
+        assert_eq!(granted.code, Some(0), "{granted:?}");
     }
 }
 

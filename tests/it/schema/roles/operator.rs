@@ -3,7 +3,7 @@
 use super::{
     Role, ask, can, can_not, can_not_harm_the_schema, can_not_update, list, waiting_message,
 };
-use testkit::World;
+use testkit::{World, assert_contains};
 
 #[tokio::test]
 async fn an_operator_can_run_every_command_that_steps_in() {
@@ -34,6 +34,46 @@ async fn an_operator_can_run_every_command_that_steps_in() {
     world.execute("delete from signaling.worker").await;
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
     assert!(run(&adopt).await.contains("1 message cancelled"));
+}
+
+/// The change took effect, so the command must not fail.
+#[tokio::test]
+async fn a_role_that_may_change_but_not_read_gets_a_report_of_its_change() {
+    let world = World::new().await;
+    world.open_lane("default").await;
+    let id = waiting_message(&world).await.to_string();
+    let role = Role::new(&world, "narrow").await;
+    world
+        .execute(&format!(
+            "grant usage on schema signaling to {0}; grant select on signaling.schema_migrations to {0};
+             grant execute on function signaling.pause, signaling.resume, signaling.set_limit, signaling.cancel,
+                 signaling.retry to {0}",
+            role.name
+        ))
+        .await;
+    let limit = ["limit", "default", "configured"];
+    for (arguments, phrases) in [
+        (
+            &["pause", "default"][..],
+            &["is paused", "can't be read: permission denied"][..],
+        ),
+        (&["resume", "default"], &["default: resumed"]),
+        (&limit, &["the configured calls/s", "can't be read"]),
+        (&["cancel", &id], &["is cancelled\n"]),
+        (
+            &["cancel", "4711"],
+            &["it is being sent, is final, or does not exist"],
+        ),
+        (
+            &["retry", "--status", "cancelled", "--id", &id],
+            &["1 message of default is due again", "can't be read"],
+        ),
+    ] {
+        let finished = role.command(arguments).finish().await;
+        let is_done = !arguments.contains(&"4711");
+        assert_eq!(finished.code, Some(i32::from(!is_done)), "{finished:?}");
+        assert_contains(&finished.stdout, phrases);
+    }
 }
 
 #[tokio::test]
