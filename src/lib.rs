@@ -8,7 +8,7 @@
 #![warn(missing_docs)]
 // Both macros panic on a closed pipe, and block on a full one. Use `cli::print` and `telemetry::print_stderr` instead.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
-// The binary alone uses the rest of `message`.
+// Without the binary, parts of the module `message` have no caller.
 #![cfg_attr(not(feature = "worker"), allow(dead_code))]
 
 #[path = "outbox/enqueue.rs"]

@@ -79,6 +79,7 @@ struct Process {
 
 /// Sends messages until `shutdown` is cancelled. The worker then claims nothing more, releases messages that are not sent,
 /// and records the outcomes of those in flight.
+///
 /// Fails if the worker can't start, or if the drain timeout ends before all outcomes are recorded.
 pub(crate) async fn run(
     mut config: WorkerConfig,

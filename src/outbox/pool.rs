@@ -75,6 +75,7 @@ impl DbPool {
     }
 
     /// Calls a function of the schema within the default deadline.
+    ///
     /// Fails if the call fails, or has no response in time. The server may have carried it out all the same.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
         let server = STATEMENT_TIMEOUT + SERVER_GRACE;

@@ -50,6 +50,7 @@ impl Client {
 
     /// The request with its credentials, for the host of a connection. An attempt prepares it before the slot, so that the
     /// call starts in the slot.
+    ///
     /// Fails if a secret can't be read, or the credentials are for another sender.
     pub(crate) fn prepare(
         &self,
@@ -78,6 +79,7 @@ impl Client {
     }
 
     /// Makes one call. At most one request leaves this process, also if the call fails.
+    ///
     /// Fails if no response came. The error says whether the request may have arrived.
     pub(crate) async fn send(
         &self,

@@ -1,5 +1,4 @@
--- Replication slots and standbys that keep dead rows from being cleaned up, or the server's log from being removed. Everybody
--- may read these columns.
+-- Replication slots and standbys for which Postgres keeps dead rows or the WAL. Every role may read these columns.
 select format('%s %s', holder, problem) as found
 from (select holder, is_active, oldest,
              case when wal_status in ('extended', 'unreserved', 'lost') then 'has WAL that is ' || wal_status

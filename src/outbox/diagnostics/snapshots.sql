@@ -1,5 +1,5 @@
--- Transactions that have been open for long. They may still see what others have deleted or updated since: dead rows of this
--- database stay, and the index entries that lead to them. A role may not see the age of another role's transaction, so the
+-- Transactions that have been open for long. Such a transaction may still see rows that other sessions have deleted or updated
+-- since, so vacuum keeps these dead rows and their index entries. A role may not see the age of another role's transaction, so the
 -- number of transactions since then counts instead. A transaction manager ends a prepared transaction at once.
 select format('%s has been open for %s', holder,
               coalesce(date_trunc('second', open_for)::text, transactions_since || ' transactions')) as found
