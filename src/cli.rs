@@ -108,7 +108,7 @@ enum Command {
 }
 
 impl Command {
-    /// The log level without --log and WORKER_LOG.
+    /// The log level without `--log` and `WORKER_LOG`.
     fn usual_log(&self) -> &'static str {
         match self {
             // The output belongs to the command that `worker dev` runs.

@@ -262,21 +262,17 @@ async fn run_command(
         program.to_string_lossy()
     ));
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(postgres.libpq_variables(DATABASE));
-    command
-        .env("DATABASE_URL", database)
-        .env("SIGNALING_API_URL", api);
+    command.args(arguments);
+    command.envs(postgres.libpq_variables(DATABASE));
+    command.envs([("DATABASE_URL", database), ("SIGNALING_API_URL", api)]);
     // Packages of servers do not link psql into a directory of every user's PATH.
     if let Some(programs) = postgres.program("psql").parent()
         && programs.join("psql").is_file()
     {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let directories = [programs.to_owned()]
-            .into_iter()
-            .chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(directories)?);
+        let mut path = programs.as_os_str().to_owned();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        command.env("PATH", path);
     }
     let mut child = match command.spawn() {
         Ok(child) => child,

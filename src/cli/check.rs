@@ -50,11 +50,8 @@ pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {
         Ok(config) => findings.extend(check_settings(config)),
         Err(error) => {
             let advice = "correct the setting that the error names; `worker run --help` lists all";
-            findings.push(Finding::fail(
-                "settings",
-                error_chain_text(error.as_ref()),
-                advice,
-            ));
+            let found = error_chain_text(error.as_ref());
+            findings.push(Finding::fail("settings", found, advice));
         }
     }
     let config = config.ok();

@@ -1,7 +1,5 @@
 //! `worker grant`
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use super::args::DatabaseArgs;
@@ -73,11 +71,8 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     outbox.close().await;
     let mut text = format!("{role} has the rights of the kind {kind}\n");
     if !may_log_in {
-        writeln!(
-            text,
-            "  but {role} can't log in: grant {role} to a role that can"
-        )
-        .ok();
+        let note = format!("  but {role} can't log in: grant {role} to a role that can\n");
+        text += &note;
     }
     report(text)
 }

@@ -1,7 +1,5 @@
 //! `worker pause`, `worker resume` and `worker limit`
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use super::args::{operator, parse_reason};
@@ -96,12 +94,11 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
     if let Ok(Some(lane)) = &lane
         && lane.is_slowed()
     {
-        writeln!(
-            text,
-            "  but a 429 has slowed it to {:.0} calls/s; the workers raise the rate again",
-            lane.rate_per_s
-        )
-        .ok();
+        let rate = lane.rate_per_s;
+        let slowed = format!(
+            "  but a 429 has slowed it to {rate:.0} calls/s; the workers raise the rate again\n"
+        );
+        text += &slowed;
     }
     text += &obstacles::lines(&lane, None);
     report(text)

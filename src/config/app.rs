@@ -347,7 +347,8 @@ fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, Ap
     }
     // The API would answer 401, and the app would be held.
     if is_odd(secret.expose_secret()) {
-        let wrong = "has quotation marks around it, white space inside, or characters other than ASCII";
+        let wrong =
+            "has quotation marks around it, white space inside, or characters other than ASCII";
         let advice = "set it to the value alone. An env file may keep quotation marks";
         return Err(format!("{name} {wrong}: {advice}").into());
     }
