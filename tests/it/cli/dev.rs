@@ -163,7 +163,8 @@ async fn a_second_signal_ends_a_playground_at_once() {
 #[tokio::test]
 async fn a_command_gets_ctrl_c_once_although_standard_input_is_no_terminal() {
     let directory = Directory::new();
-    let script = "trap 'echo interrupted' INT; echo ready; for n in 1 2 3 4 5 6; do sleep 0.5; done; exit 9";
+    let script =
+        "trap 'echo interrupted' INT; echo ready; for n in 1 2 3 4 5 6; do sleep 0.5; done; exit 9";
     let worker = testkit::worker_binary();
     let command = format!("{} dev -- sh -c \"{script}\" </dev/null", worker.display());
     let mut terminal = Command::new("script")
