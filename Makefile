@@ -64,8 +64,7 @@ lint: ## Check the format, the lints, the docs and the dependencies
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo clippy --no-default-features --features worker --lib --bins --locked -- -D warnings
-	cargo clippy --no-default-features --lib --example producer --locked -- -D warnings
+	cargo clippy --no-default-features --lib --bins --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 	@.ci/check-dependencies
 

@@ -6,11 +6,11 @@
 //! DATABASE_URL=postgres://user:password@host:5432/app cargo run --example producer
 //! ```
 //!
-//! Your program depends on this crate with `default-features = false`, and on the same version of sqlx.
+//! Your program depends on the package `signaling-producer`, and on the same version of sqlx.
 
 use std::time::{Duration, Instant};
 
-use signaling_worker::{EnqueueError, NewMessage, enqueue};
+use signaling_producer::{EnqueueError, NewMessage, enqueue};
 use sqlx::{PgPool, query, query_scalar};
 
 /// Only this example waits for final statuses. An application need not wait.

@@ -1,9 +1,9 @@
-//! `signaling_worker::enqueue`
+//! `signaling_producer::enqueue`
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use signaling_worker::{EnqueueError, NewMessage, enqueue};
+use signaling_producer::{EnqueueError, NewMessage, enqueue};
 use sqlx::{Acquire, Connection, PgConnection, Postgres};
 use time::macros::datetime;
 
@@ -302,12 +302,11 @@ async fn the_applications_search_path_changes_nothing() {
 }
 
 #[test]
-fn the_library_alone_depends_on_no_server_client_or_command_line() {
-    let crates_of = |features: &[&str]| {
+fn the_library_depends_on_no_server_client_or_command_line() {
+    let crates_of = |package: &str| {
         let mut tree = std::process::Command::new(env!("CARGO"));
-        tree.args(["tree", "--locked", "--offline", "--edges", "normal"])
-            .args(["--package", "signaling-worker", "--prefix", "none"])
-            .args(features)
+        tree.args(["tree", "--locked", "--offline", "--package", package])
+            .args(["--edges", "normal", "--prefix", "none"])
             .current_dir(env!("CARGO_MANIFEST_DIR"));
         let output = tree.output().expect("cargo runs");
         assert!(output.status.success(), "{output:?}");
@@ -315,9 +314,12 @@ fn the_library_alone_depends_on_no_server_client_or_command_line() {
         let names = lines.lines().filter_map(|line| line.split(' ').next());
         names.map(str::to_owned).collect::<BTreeSet<_>>()
     };
-    let (library, binary) = (crates_of(&["--no-default-features"]), crates_of(&[]));
+    let (library, worker) = (
+        crates_of("signaling-producer"),
+        crates_of("signaling-worker"),
+    );
     assert!(library.contains("sqlx"));
     for name in ["axum", "clap", "hyper", "opentelemetry", "plotters"] {
-        assert!(binary.contains(name) && !library.contains(name), "{name}");
+        assert!(worker.contains(name) && !library.contains(name), "{name}");
     }
 }

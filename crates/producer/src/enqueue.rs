@@ -1,4 +1,4 @@
-//! Inserts messages, for producers in Rust.
+//! Inserts messages in the caller's transaction.
 
 use sqlx::types::Json;
 use sqlx::{Acquire, Postgres};
@@ -79,7 +79,7 @@ impl From<sqlx::Error> for EnqueueError {
 /// The role needs the privileges of a producer: `worker grant producer`.
 ///
 /// ```no_run
-/// use signaling_worker::{NewMessage, enqueue};
+/// use signaling_producer::{NewMessage, enqueue};
 ///
 /// # async fn ship(pool: sqlx::PgPool, order_id: i64) -> Result<(), Box<dyn std::error::Error>> {
 /// let mut transaction = pool.begin().await?;
