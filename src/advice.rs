@@ -16,13 +16,10 @@ pub(crate) fn refused(app: &str) -> String {
     )
 }
 
-/// Advice to an operator whose tables have row-level security that is forced for the owner of the schema's functions.
 pub(crate) const FORCED_ROW_SECURITY: &str = "as the tables' owner, run `alter table signaling.… no force row level security`; tables and functions need the same owner, or one with BYPASSRLS";
 
-/// Advice to an operator whose role reads tables with row-level security.
 pub(crate) const ROW_SECURITY: &str = "as a superuser, run `alter role … bypassrls`, or as the tables' owner `alter table signaling.… disable row level security`";
 
-/// Advice to an operator whose login Postgres refuses.
 pub(crate) const LOGIN_REFUSED: &str = "put the right password into DATABASE_URL_FILE or a password file (`chmod 600`), which the worker reads for each new connection, or start the worker again with the right DATABASE_URL or PGPASSWORD";
 
 pub(crate) fn fault_texts(fault: Fault) -> (&'static str, &'static str) {

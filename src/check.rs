@@ -96,7 +96,6 @@ pub(crate) fn faults(check: &FaultCheck, faults: &[Fault]) -> Finding {
     }
 }
 
-/// The texts of all items, joined by semicolons.
 fn list<T>(items: impl IntoIterator<Item = T>, text: impl FnMut(T) -> String) -> String {
     let texts: Vec<_> = items.into_iter().map(text).collect();
     texts.join("; ")

@@ -14,7 +14,7 @@ use crate::time_text::{parse_duration, parse_positive};
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use app::parse_apps;
-pub(crate) use app::{AppConfig, RawApp, apps};
+pub(crate) use app::{AppConfig, RawApp, apps, is_name};
 
 #[derive(Debug)]
 pub(crate) struct WorkerConfig {

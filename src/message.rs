@@ -4,7 +4,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// The part of a claimed message that the request contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 pub(crate) struct Message {
     pub(crate) sender: String,
@@ -19,7 +18,6 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// The destination, or the channel.
     pub(crate) fn target(&self) -> &str {
         let target = self.destination.as_ref().or(self.channel_name.as_ref());
         target.map_or("", String::as_str)

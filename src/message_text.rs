@@ -7,7 +7,6 @@ use crate::outbox::{CallDetail, MessageDetail};
 use crate::outcome::Fault;
 use crate::pace::DbTime;
 
-/// The next step of a message, and the obstacles before it.
 pub(crate) fn next_step(detail: &MessageDetail) -> String {
     let message = &detail.message;
     let worker = message.claimed_by.as_deref().unwrap_or("a worker");
@@ -60,7 +59,7 @@ fn finished(status: &str, id: i64) -> String {
     }
 }
 
-/// What has happened to a message: times, each with lines of text.
+/// The events of a message: a time each, with lines of text.
 pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(DbTime, Vec<String>)> {
     let row = &detail.message;
     let mut events = vec![(row.created_at, vec!["inserted".to_owned()])];

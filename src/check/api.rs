@@ -10,7 +10,6 @@ const SUBJECT: &str = "api";
 /// The URL of a host, and a description of the connection.
 type Tried = (String, Result<String, CallFailure>);
 
-/// Connects to each host of the list.
 pub(crate) async fn hosts(client: &Client) -> Vec<Finding> {
     let mut tried = Vec::new();
     for pool in &client.pools {

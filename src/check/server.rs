@@ -86,13 +86,9 @@ pub(crate) fn notifications(facts: &ServerDiagnostics, pooler: bool) -> Finding 
 }
 
 pub(crate) fn clock(latency: DatabaseLatency) -> Finding {
-    let ahead = latency.host_time.since(latency.database_time);
-    let behind = latency.database_time.since(latency.host_time);
-    let (differ_by, direction) = if behind.is_zero() {
-        (ahead, "ahead of")
-    } else {
-        (behind, "behind")
-    };
+    let ahead_us = latency.host_ahead_us;
+    let direction = if ahead_us < 0 { "behind" } else { "ahead of" };
+    let differ_by = Duration::from_micros(ahead_us.unsigned_abs());
     let found = format!(
         "{:.3} s {direction} the database's",
         differ_by.as_secs_f64()

@@ -5,7 +5,6 @@ use crate::outbox::{
     AppStatus, ConnectionLimit, DatabaseLatency, LaneState, LaneStatus, Obstacle, Pending,
     SCHEMA_CHECKS, ServerDiagnostics,
 };
-use crate::pace::DbTime;
 
 fn facts() -> ServerDiagnostics {
     ServerDiagnostics {
@@ -23,8 +22,7 @@ fn facts() -> ServerDiagnostics {
 fn latency(round_trip_ms: u64, host_ahead_s: i64) -> DatabaseLatency {
     DatabaseLatency {
         round_trip: Duration::from_millis(round_trip_ms),
-        host_time: DbTime::from_micros(host_ahead_s * 1_000_000),
-        database_time: DbTime::default(),
+        host_ahead_us: host_ahead_s * 1_000_000,
     }
 }
 

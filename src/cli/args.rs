@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::print::print_as;
 use super::usage;
+use crate::config::is_name;
 use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
@@ -69,7 +70,6 @@ impl DatabaseArgs {
     }
 }
 
-/// Arguments of a command that shows a part of the database.
 #[derive(Debug, Args)]
 pub(super) struct ReadArgs {
     /// Print JSON
@@ -81,7 +81,6 @@ pub(super) struct ReadArgs {
 }
 
 impl ReadArgs {
-    /// Prints the result of a query as JSON or as text.
     pub(super) async fn show<T: Serialize, E: Into<anyhow::Error>>(
         &self,
         query: impl AsyncFnOnce(&Outbox) -> Result<T, E>,
@@ -94,14 +93,10 @@ impl ReadArgs {
     }
 }
 
-const MAX_ENVIRONMENT_CHARS: usize = 64;
-
 /// An empty variable counts as not set.
 pub(super) fn parse_environment(text: &str) -> Result<String, &'static str> {
     let text = secret::given(text).unwrap_or_default();
-    let is_allowed =
-        |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    if text.len() > MAX_ENVIRONMENT_CHARS || !text.chars().all(is_allowed) {
+    if !text.is_empty() && !is_name(text, "._-", 64) {
         return Err("it is not 1 to 64 letters, digits, dots, dashes or underscores");
     }
     Ok(text.to_owned())

@@ -174,7 +174,6 @@ async fn check_schema(
     Ok(missing.is_empty())
 }
 
-/// Connects to the hosts of each app's API.
 async fn check_api(config: WorkerConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
     for app in config.apps {

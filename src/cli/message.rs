@@ -102,13 +102,9 @@ fn heading(detail: &MessageDetail) -> String {
 
 /// A control character would change the operator's terminal, and without it the payload would look like another one.
 fn printable(payload: &str) -> String {
-    let mut text = String::with_capacity(payload.len());
-    for c in payload.chars() {
-        if c.is_control() {
-            text.extend(c.escape_default());
-        } else {
-            text.push(c);
-        }
-    }
-    text
+    let escaped = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    payload.chars().map(escaped).collect()
 }

@@ -14,7 +14,6 @@ use crate::outbox::{AdminError, LaneState, LaneStatus, Outbox};
 /// effect: an operator whose role may change the app, but not read its lane, would take it for a failed command.
 pub(super) type LaneAfter = Result<Option<LaneStatus>, sqlx::Error>;
 
-/// Arguments of a command that changes one app.
 #[derive(Debug, Args)]
 pub(super) struct AppTarget {
     #[command(flatten)]

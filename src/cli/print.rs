@@ -76,7 +76,6 @@ pub(super) fn after_steps<T>(
     }
 }
 
-/// Prints a value as JSON or as text.
 pub(super) fn print_as<T: Serialize>(
     json: bool,
     value: &T,

@@ -324,7 +324,7 @@ impl RawApp {
 }
 
 /// True for 1 to `longest` letters and digits of ASCII, or characters of `more`.
-fn is_name(text: &str, more: &str, longest: usize) -> bool {
+pub(crate) fn is_name(text: &str, more: &str, longest: usize) -> bool {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
     (1..=longest).contains(&text.len()) && text.chars().all(is_allowed)
 }

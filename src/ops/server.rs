@@ -132,7 +132,6 @@ impl OpsServer {
         })
     }
 
-    /// Stops the server after the responses in progress.
     pub(crate) async fn stop(&self) {
         self.stopping.cancel();
         self.tasks.close();

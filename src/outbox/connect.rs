@@ -72,7 +72,6 @@ impl Outbox {
         self.pool.manager().pooler.is_some()
     }
 
-    /// The time of the last response to a call of the workers' protocol.
     pub(crate) fn last_response_at(&self) -> Option<Instant> {
         self.pool.manager().epoch.last_response_at()
     }

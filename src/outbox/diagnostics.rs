@@ -29,9 +29,8 @@ pub(crate) struct ServerDiagnostics {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DatabaseLatency {
     pub(crate) round_trip: Duration,
-    /// This host's clock and the database's at one moment, with an error of up to half of the round trip.
-    pub(crate) host_time: DbTime,
-    pub(crate) database_time: DbTime,
+    /// By how much this host's clock is ahead of the database's, with an error of up to half of the round trip.
+    pub(crate) host_ahead_us: i64,
 }
 
 /// The limit on connections that leaves the least to the workers.
@@ -43,7 +42,6 @@ pub(crate) struct ConnectionLimit {
     pub(crate) alive_workers: i64,
 }
 
-/// A check whose query finds the faults.
 #[derive(Debug)]
 pub(crate) struct FaultCheck {
     pub(crate) subject: &'static str,
@@ -57,7 +55,6 @@ pub(crate) struct FaultCheck {
 #[derive(Debug, FromRow)]
 pub(crate) struct Fault {
     pub(crate) found: String,
-    /// The statement that removes the fault.
     #[sqlx(default)]
     pub(crate) statement: Option<String>,
     /// True if producers can't insert messages.
@@ -65,7 +62,6 @@ pub(crate) struct Fault {
     pub(crate) fails: bool,
 }
 
-/// Checks of tables and functions of the schema.
 pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
     FaultCheck {
         subject: "sequences",
@@ -147,12 +143,12 @@ impl Outbox {
             let mut measured = Vec::new();
             for _ in 0..ROUND_TRIPS {
                 let asked = Moment::now();
-                let database_time = value(session, query("select clock_timestamp()")).await?;
+                let shown: DbTime = value(session, query("select clock_timestamp()")).await?;
                 let round_trip = asked.instant.elapsed();
+                let host = DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2;
                 measured.push(DatabaseLatency {
                     round_trip,
-                    host_time: DbTime::from(OffsetDateTime::from(asked.wall)) + round_trip / 2,
-                    database_time,
+                    host_ahead_us: host.as_micros().saturating_sub(shown.as_micros()),
                 });
             }
             let shortest = measured

@@ -28,7 +28,6 @@ pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     }
 }
 
-/// True if the server refuses the login (class 28).
 pub(crate) fn is_login_refused(error: &sqlx::Error) -> bool {
     is_of_class(error, &["28"]) || is_password_refused(error)
 }

@@ -96,7 +96,6 @@ impl DbPool {
         answer
     }
 
-    /// Calls a function with a timeout of the worker and one of the server.
     pub(super) async fn call_within(
         &self,
         client: Duration,
@@ -257,7 +256,6 @@ pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
 }
 
-/// The rows of a call, and the times of its request and its response.
 pub(crate) struct Answer {
     pub(crate) rows: Vec<PgRow>,
     pub(crate) asked: Moment,

@@ -91,7 +91,6 @@ impl DbClock {
         }
     }
 
-    /// Takes in a reading. Returns the step if the database's clock was set.
     pub(crate) fn observe(&mut self, reading: ClockReading) -> Option<ClockStep> {
         let now = reading.answered;
         let age = now.saturating_duration_since(self.newest.answered);

@@ -23,11 +23,9 @@ use crate::pace::SendPermit;
 use crate::telemetry::log_throttle::LogThrottle;
 use crate::tls::tls_config;
 
-/// The API for one app: its hosts, its credentials and its connections.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) app: AppConfig,
-    pub(crate) timing: Timing,
     pub(crate) pools: Vec<ConnectionPool>,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) host_log: LogThrottle,
@@ -44,7 +42,6 @@ impl Client {
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
             host_log: LogThrottle::default(),
             app,
-            timing,
         }))
     }
 
@@ -88,7 +85,7 @@ impl Client {
         (request, echo_filter): SignedRequest,
     ) -> Result<Response, CallFailure> {
         let (host, is_trial) = (connection.host, connection.is_trial);
-        let timeout = self.timing.request_timeout;
+        let timeout = self.pools[host].timing.request_timeout;
         let deadline = Instant::now() + timeout;
         let sending = timeout_at(deadline, connection.sender.try_send_request(request));
         let sent = sending.await.map_err(|_| CallFailure::TimedOut(timeout))?;

@@ -45,7 +45,7 @@ pub(crate) struct ConnectionPool {
     pub(crate) base_url: BaseUrl,
     pub(crate) proxy: Option<Intercept>,
     connector: HttpsConnector<Connector>,
-    timing: Timing,
+    pub(super) timing: Timing,
     state: Mutex<State>,
 }
 
@@ -56,7 +56,6 @@ struct State {
     connect_time: Option<Duration>,
 }
 
-/// A connection that is ready for a request.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(super) sender: SendRequest<Full<Bytes>>,
@@ -94,7 +93,6 @@ impl ConnectionPool {
         usual.map_or(HORIZON, |usual| (usual * 2).clamp(MIN_LEAD, HORIZON))
     }
 
-    /// An idle connection, or a new one.
     pub(crate) async fn get(&self) -> Result<Connection, CallFailure> {
         match self.take_idle() {
             Some(idle) => Ok(idle),

@@ -44,7 +44,6 @@ pub(crate) enum TokenHeaders {
     Authorization,
 }
 
-/// A call can't be authenticated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialError {
     #[error(

@@ -19,7 +19,6 @@ const AVOID_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Default)]
 struct Host {
-    /// Gateway failures in a row.
     gateway_failures: u32,
     /// None if the host works.
     avoided_until: Option<Instant>,
@@ -44,7 +43,6 @@ impl Hosts {
         Self(vec![Host::default(); count])
     }
 
-    /// The order in which an attempt tries the hosts.
     pub(super) fn order(&self, now: Instant) -> Vec<usize> {
         let mut order: Vec<_> = (0..self.0.len()).collect();
         order.sort_by_key(|index| {

@@ -27,7 +27,6 @@ struct Body<'m> {
 /// The size of a body without its payload.
 const USUAL_FRAME_BYTES: usize = 256;
 
-/// The path with the query, and the body as JSON.
 pub(super) fn path_and_body(app_id: &str, message: &Message) -> (String, Vec<u8>) {
     let app_id = utf8_percent_encode(app_id, SEGMENT);
     let sender = utf8_percent_encode(&message.sender, SEGMENT);

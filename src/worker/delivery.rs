@@ -26,7 +26,6 @@ use crate::signaling::{
 /// Deliveries prepare at multiples of this time, so that the process wakes up once for several of them.
 const PREPARE_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A call that is ready to be sent.
 struct Prepared<'lane> {
     permit: SendPermit,
     connection: Connection,
@@ -37,7 +36,6 @@ struct Prepared<'lane> {
 
 /// The reason why a message is not sent in its slot.
 enum Unsent {
-    /// The message goes back.
     Released,
     Ended(FinalStatus, String),
     NoCredentials(CredentialError),
@@ -149,7 +147,7 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
         let error = "not sent before its expires_at".to_owned();
         return Err(Unsent::Ended(FinalStatus::Expired, error));
     }
-    let timeout = lane.client.timing.request_timeout;
+    let timeout = lane.shared.config.timing.request_timeout;
     let released_at = released_at(lane, claimed);
     SendPermit::take(claimed.slot, timeout, clock, now, released_at).map_err(|late| {
         if late != Late::Released {

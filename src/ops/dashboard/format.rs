@@ -58,7 +58,6 @@ pub(super) fn number(value: impl Display) -> String {
         .join(",")
 }
 
-/// Rounded to tenths.
 pub(super) fn rate(per_s: f64) -> String {
     ((per_s * 10.0).round() / 10.0).to_string()
 }

@@ -55,7 +55,6 @@ pub(in crate::outbox) struct PooledConnection {
     pub(super) connection: PgConnection,
     /// A statement or a transaction has begun and not ended.
     pub(super) in_use: bool,
-    /// The session's `statement_timeout`.
     pub(super) statement_timeout: Duration,
     epoch: u64,
     expires_at: Instant,

@@ -86,7 +86,6 @@ impl Batch {
     }
 }
 
-/// Says if inserts notify the app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Wakeup {

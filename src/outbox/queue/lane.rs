@@ -30,7 +30,6 @@ pub(crate) enum LaneOpening {
     Open,
     /// The lane belonged to no environment, and belongs to the worker's from now on.
     Named,
-    /// The lane belongs to another environment than the worker.
     Refused {
         environment: Option<String>,
         pending: u64,

@@ -37,7 +37,6 @@ pub(crate) struct ServedApp {
     pub(crate) stepped_aside_reason: Option<String>,
 }
 
-/// The live workers of one app.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaneWorkers {

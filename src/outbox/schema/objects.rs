@@ -51,7 +51,6 @@ pub(crate) struct SchemaObject {
     pub(crate) kind: ObjectKind,
     /// The name without kind and table.
     part: String,
-    /// The table of the object.
     relation: Option<String>,
     pub(crate) definition: Option<String>,
     /// The statement with which an operator creates the object again. None: no single statement does.
@@ -188,7 +187,6 @@ const CLOSE_FUNCTIONS: &str = "do $$ begin
 
 #[derive(Debug, Default)]
 pub(crate) struct Migrated {
-    /// How many functions, views and triggers were created or replaced.
     pub(crate) installed: usize,
     /// Objects that are missing or different, and that an installation can't repair.
     pub(crate) remaining: Vec<Damage>,
@@ -264,14 +262,7 @@ async fn drop_conflicting(
     let (names, heads): (Vec<_>, Vec<_>) = functions
         .map(|function| (function.part.as_str(), function.head()))
         .unzip();
-    let conflicting = query(
-        "select format('drop function %s', pg_proc.oid::regprocedure)
-         from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name
-              left join pg_class as outbox on outbox.oid = to_regclass('signaling.outbox')
-         where pronamespace = to_regnamespace('signaling')
-           and (format('(%s) returns %s', pg_get_function_arguments(pg_proc.oid), pg_get_function_result(pg_proc.oid)) <> head
-                or prosecdef and not pg_has_role(proowner, relowner, 'usage'))",
-    );
+    let conflicting = query(include_str!("conflicting_functions.sql"));
     let statements: Vec<String> = values(connection, conflicting.bind(names).bind(heads)).await?;
     for statement in statements {
         connection.execute(AssertSqlSafe(statement)).await?;

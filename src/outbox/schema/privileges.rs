@@ -117,13 +117,7 @@ impl Outbox {
                 format!("there is no role {role}: create it first, with `create role {name} login;` and a password")
             })?;
             // Without ownership, Postgres would only warn and grant nothing.
-            let foreign = query(
-                "select current_user::text, pg_get_userbyid(owner)::text
-                 from (select nspowner from pg_namespace where nspname = 'signaling'
-                       union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
-                       union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
-                 where not pg_has_role(owner, 'usage') limit 1",
-            );
+            let foreign = query(include_str!("foreign_owner.sql"));
             let foreign: Vec<(String, String)> = rows(transaction, foreign).await?;
             if let Some((user, owner)) = foreign.first() {
                 bail!(
@@ -140,22 +134,9 @@ impl Outbox {
 
     /// The privileges of a worker that the role of this connection lacks. Privileges of a role's groups count, too.
     pub(crate) async fn missing_privileges(&self) -> Result<Vec<String>, sqlx::Error> {
-        let missing = query(
-            "select 'usage on the schema signaling'
-             where not has_schema_privilege(to_regnamespace('signaling'), 'usage')
-             union all
-             select 'select on signaling.' || name
-             from unnest($1::text[]) as name
-                  left join pg_class on relname = name and relnamespace = to_regnamespace('signaling')
-             where not coalesce(has_table_privilege(pg_class.oid, 'select'), false)
-             union all
-             select 'execute on function signaling.' || name
-             from unnest($2::text[]) as name
-                  left join pg_proc on proname = name and pronamespace = to_regnamespace('signaling')
-             where not coalesce(has_function_privilege(pg_proc.oid, 'execute'), false)",
-        )
-        .bind(names(RoleKind::Worker.privileges().select))
-        .bind(RoleKind::Worker.functions());
+        let missing = query(include_str!("missing_privileges.sql"))
+            .bind(names(RoleKind::Worker.privileges().select))
+            .bind(RoleKind::Worker.functions());
         self.read(async |session| values(session, missing).await)
             .await
     }
@@ -171,20 +152,9 @@ pub(super) async fn roles_by_kind(
 ) -> Result<Vec<(RoleKind, String)>, sqlx::Error> {
     let mut found = Vec::new();
     for &kind in RoleKind::value_variants() {
-        let roles = query(
-            "with functions as (
-                 select oid, proowner, proacl from pg_proc
-                 where pronamespace = to_regnamespace('signaling') and proname = any ($1::text[])
-             )
-             select rolname::text
-             from functions, aclexplode(proacl) as acl, pg_roles
-             where pg_roles.oid = acl.grantee and acl.grantee <> proowner
-               and ($2 or has_any_column_privilege(rolname, to_regclass('signaling.outbox'), 'insert'))
-             group by rolname
-             having count(distinct functions.oid) = (select count(*) from functions)",
-        )
-        .bind(kind.functions())
-        .bind(kind != RoleKind::Producer);
+        let roles = query(include_str!("roles_by_kind.sql"))
+            .bind(kind.functions())
+            .bind(kind != RoleKind::Producer);
         let roles = values(connection, roles).await?;
         found.extend(roles.into_iter().map(|role| (kind, role)));
     }

@@ -1,0 +1,7 @@
+-- Drops for functions named in $1 that `create or replace` can't replace by the heads in $2.
+select format('drop function %s', pg_proc.oid::regprocedure)
+from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name
+     left join pg_class as outbox on outbox.oid = to_regclass('signaling.outbox')
+where pronamespace = to_regnamespace('signaling')
+  and (format('(%s) returns %s', pg_get_function_arguments(pg_proc.oid), pg_get_function_result(pg_proc.oid)) <> head
+       or prosecdef and not pg_has_role(proowner, relowner, 'usage'))

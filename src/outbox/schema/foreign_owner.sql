@@ -1,0 +1,6 @@
+-- The owner of a part of the schema whose rights this role lacks.
+select current_user::text, pg_get_userbyid(owner)::text
+from (select nspowner from pg_namespace where nspname = 'signaling'
+      union select relowner from pg_class where relnamespace = 'signaling'::regnamespace
+      union select proowner from pg_proc where pronamespace = 'signaling'::regnamespace) as owned (owner)
+where not pg_has_role(owner, 'usage') limit 1
