@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,15 +107,15 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         ));
     }
     let stop = async {
-        services.stop().await.context("the worker failed")?;
-        let stopped = postgres.stop().await;
+        let (worked, stopped) = (services.stop().await, postgres.stop().await);
+        worked.context("the worker failed")?;
         stopped.context("the throwaway Postgres did not stop")
     };
     // Without its own handling, a second Ctrl-C would do nothing, because the handlers stay installed. A server that is not
     // waited for ends with this process.
     let stopped = tokio::select! {
         stopped = stop => stopped,
-        _ = signals.next() => Err(anyhow!("ended at once by a second signal")),
+        () = until_impatient(&mut signals) => Err(anyhow!("a signal ended the stop")),
     };
     match stopped {
         // The caller expects the command's exit code.
@@ -125,6 +126,12 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         Err(error) => code.and(Err(error)),
         Ok(()) => code,
     }
+}
+
+/// Waits for Ctrl-C or SIGTERM. A closing terminal sends SIGHUP beside another signal, which is no request to hurry.
+async fn until_impatient(signals: &mut Signals) {
+    let hurries = [SignalKind::interrupt(), SignalKind::terminate()];
+    while !hurries.contains(&signals.next().await) {}
 }
 
 /// Lets people play with the services until a signal.
@@ -184,11 +191,11 @@ impl Services {
 
     async fn stop(self) -> anyhow::Result<()> {
         self.stopping.cancel();
-        self.worker.await??;
+        let worked = self.worker.await;
         self.ops.stop().await;
         self.outbox.close().await;
         self.simulator.stop().await;
-        Ok(())
+        Ok(worked??)
     }
 }
 
@@ -266,13 +273,17 @@ async fn run_command(
     command.envs(postgres.libpq_variables(DATABASE));
     command.envs([("DATABASE_URL", database), ("SIGNALING_API_URL", api)]);
     // Packages of servers do not link psql into a directory of every user's PATH.
-    if let Some(programs) = postgres.program("psql").parent()
-        && programs.join("psql").is_file()
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
+    let psql = postgres.program("psql");
+    if !directories
+        .iter()
+        .any(|directory| directory.join("psql").is_file())
+        && psql.is_file()
     {
-        let mut path = programs.as_os_str().to_owned();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        command.env("PATH", path);
+        // At the end, so that no other program of the command changes.
+        directories.extend(psql.parent().map(PathBuf::from));
+        command.env("PATH", std::env::join_paths(directories)?);
     }
     let mut child = match command.spawn() {
         Ok(child) => child,

@@ -56,8 +56,9 @@ pub(crate) fn lane(
                 "correct the credentials: the workers probe the API, and resume by themselves"
             }
             LaneState::Unavailable => "wait: the workers probe the API, and resume by themselves",
-            Paused | Waiting | NoWorker | OtherEnvironment | Sending | Slowed => {
-                "run `worker resume`, or wait"
+            Paused => "run `worker resume` with the app's name",
+            Waiting | NoWorker | OtherEnvironment | Sending | Slowed => {
+                "wait, or run `worker resume` with the app's name"
             }
         };
         Finding::warn(SUBJECT, &obstacle.sentence, advice)

@@ -1,7 +1,5 @@
 //! `worker adopt`
 
-use std::fmt::Write;
-
 use clap::Args;
 
 use super::args::{DatabaseArgs, parse_environment};
@@ -66,17 +64,17 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
         let with_lane = lanes.filter(|app| app.lane.is_some());
         apps.extend(with_lane.map(|app| app.app));
     }
-    let mut text = String::new();
     if apps.is_empty() {
-        text += "no app has a lane: there is nothing to adopt\n";
+        report("no app has a lane: there is nothing to adopt\n")?;
     }
     for app in apps {
         let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
-        writeln!(text, "{adopted}").ok();
-        text += &obstacles::lines(&outbox.lane(&app).await, None);
+        let obstacles = obstacles::lines(&outbox.lane(&app).await, None);
+        // At once, because an error at the next app must not hide this one.
+        report(format!("{adopted}\n{obstacles}"))?;
     }
     outbox.close().await;
-    report(text)
+    Ok(())
 }
 
 /// Hands an app over. Returns a sentence about the result.

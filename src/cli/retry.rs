@@ -10,7 +10,7 @@ use super::args::DatabaseArgs;
 use super::obstacles;
 use super::print::{after_steps, messages, print, report};
 use super::usage;
-use crate::outbox::{Outbox, RetryFilter};
+use crate::outbox::{Outbox, RetryFilter, is_forbidden};
 
 /// Send failed, expired, cancelled or unknown messages again
 ///
@@ -66,7 +66,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
         ));
     }
     filter.until = Some(until);
-    let (left_out, all_exist) = left_out(&outbox, &filter).await;
+    let (left_out, all_exist) = left_out(&outbox, &filter).await?;
     if args.dry_run {
         let counted = outbox.retry(&filter, true, None, READ_ALL_TIMEOUT);
         let count = total(&counted.await?);
@@ -119,13 +119,14 @@ async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> String 
 
 /// Lists the messages that the operator named by id and that the command does not send again. Returns the list and whether
 /// all named messages exist.
-async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> (String, bool) {
+async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
     let mut text = String::new();
     let mut all_exist = true;
     for id in filter.ids.iter().flatten() {
         let reason = match outbox.message_row(*id).await {
             // A role may have the right to retry messages, and none to read them.
-            Err(_) => continue,
+            Err(error) if is_forbidden(&error) => continue,
+            Err(error) => return Err(error),
             Ok(Some(message)) if filter.statuses.contains(&message.status) => continue,
             Ok(Some(message)) => format!("it is {}", message.state),
             Ok(None) => {
@@ -135,7 +136,7 @@ async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> (String, bool) {
         };
         writeln!(text, "{id} is not sent again: {reason}").ok();
     }
-    (text, all_exist)
+    Ok((text, all_exist))
 }
 
 fn total(retried: &[(String, i64)]) -> i64 {

@@ -7,9 +7,10 @@ use tokio::sync::Mutex;
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// A value that is queried at most once a second. Concurrent requests wait for one query.
+/// A value that is queried at most once a second. Concurrent requests wait for one query. The value is missing if the request
+/// that made the query was dropped.
 #[derive(Debug)]
-pub(super) struct Cached<T>(Mutex<Option<(Instant, T)>>);
+pub(super) struct Cached<T>(Mutex<Option<(Instant, Option<T>)>>);
 
 impl<T> Default for Cached<T> {
     fn default() -> Self {
@@ -20,12 +21,15 @@ impl<T> Default for Cached<T> {
 impl<T: Clone> Cached<T> {
     pub(super) async fn get_or(&self, query: impl Future<Output = T>) -> T {
         let mut cached = self.0.lock().await;
-        let last = cached.as_ref();
-        if let Some((_, value)) = last.filter(|(at, _)| at.elapsed() < FRESH_FOR) {
-            return value.clone();
+        match &*cached {
+            Some((at, Some(value))) if at.elapsed() < FRESH_FOR => return value.clone(),
+            // Without this wait, clients that hang up would each start a query.
+            Some((at, None)) => tokio::time::sleep_until((*at + FRESH_FOR).into()).await,
+            _ => {}
         }
+        *cached = Some((Instant::now(), None));
         let value = query.await;
-        *cached = Some((Instant::now(), value.clone()));
+        *cached = Some((Instant::now(), Some(value.clone())));
         value
     }
 
@@ -57,7 +61,18 @@ mod tests {
         cached.forget().await;
         assert_eq!(request().await, 2);
         let old = Instant::now().checked_sub(FRESH_FOR).expect("a time");
-        *cached.0.lock().await = Some((old, 2));
+        *cached.0.lock().await = Some((old, Some(2)));
         assert_eq!(request().await, 3);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_dropped_starts_no_more_queries_than_others() {
+        const SOON: Duration = Duration::from_millis(5);
+        let cached = Cached::default();
+        let begun = Instant::now();
+        let hung = tokio::time::timeout(SOON, cached.get_or(std::future::pending()));
+        assert_eq!(hung.await.ok(), None::<u32>);
+        assert_eq!(cached.get_or(async { 2 }).await, 2);
+        assert!(begun.elapsed() >= FRESH_FOR);
     }
 }

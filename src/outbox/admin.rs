@@ -29,7 +29,7 @@ pub(crate) enum AdminError {
     /// The role, or the owner of the functions, lacks the rights for any such change.
     #[error("{0}")]
     Forbidden(String),
-    #[error("the database failed, and nothing was changed: {}", database_error_text(.0))]
+    #[error("the database failed, and this change was not made: {}", database_error_text(.0))]
     Database(sqlx::Error),
     /// The commit got no answer.
     #[error("whether anything was changed is not known, so look before you try again: {}", database_error_text(.0))]

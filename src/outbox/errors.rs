@@ -69,6 +69,11 @@ pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
         .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
 }
 
+/// True if the role lacks a right.
+pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
+    is_of_class(error, &["42501"])
+}
+
 /// True if a statement within a function has failed, not the statement that the worker or the command sent.
 pub(super) fn is_within_function(error: &sqlx::Error) -> bool {
     postgres_error(error).is_some_and(|error| error.r#where().is_some())

@@ -28,7 +28,8 @@ pub(crate) struct Client {
     pub(crate) app: AppConfig,
     pub(crate) pools: Vec<ConnectionPool>,
     pub(super) hosts: Mutex<Hosts>,
-    pub(super) host_log: LogThrottle,
+    /// For changes, and for restored hosts.
+    pub(super) host_logs: [LogThrottle; 2],
 }
 
 impl Client {
@@ -40,7 +41,7 @@ impl Client {
         Ok(Arc::new(Self {
             pools: pools.collect::<Result<_, _>>()?,
             hosts: Mutex::new(Hosts::new(app.base_urls.len())),
-            host_log: LogThrottle::default(),
+            host_logs: Default::default(),
             app,
         }))
     }

@@ -139,7 +139,8 @@ impl Client {
             return;
         }
         // A host that fails half of its calls may change many times a second.
-        let Some(suppressed) = self.host_log.admit() else {
+        let log = &self.host_logs[usize::from(change == Change::Restored)];
+        let Some(suppressed) = log.admit() else {
             return;
         };
         let (app_id, base_url) = (&self.app.app_id, &self.pools[host].base_url);

@@ -19,8 +19,9 @@ use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, slow_api};
 const CONNECTIONS: &str = "70";
 /// The time from the end of a fault until each worker sends again.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(5);
-/// The time until all messages are final.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time until all messages are final. For a minute after a step of the database's clock, no worker takes over a message
+/// whose lease ended after the step.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub(crate) struct Arena {
     pub(crate) postgres: Postgres,

@@ -101,8 +101,10 @@ async fn change(outbox: &Outbox, action: &str, fields: &Fields) -> Result<(), Pa
         return Ok(());
     }
     let why = match action {
-        "cancel" => "it has ended, or a worker is sending it now",
-        _ => "it is pending, the API has accepted it, or another session has locked it",
+        "cancel" => "it has ended, was deleted, or a worker is sending it now",
+        _ => {
+            "it is pending, was deleted, the API has accepted it, or another session has locked it"
+        }
     };
     let error = format!("the message is unchanged, because {why}: look at its page again");
     Err(PageError(StatusCode::CONFLICT, error))

@@ -12,7 +12,7 @@ use crate::pace::DbTime;
 pub(crate) const PAGE_ROWS: usize = 50;
 /// Messages that a page reads at most: they take 50 ms on two cores, and a slow disk must not exceed the timeout of a read.
 /// With more pending messages, a page reads down the primary key.
-const MAX_READ: i64 = 10_000;
+const MAX_READ: i64 = 20_000;
 
 /// The values of `state` in `signaling.delivery`.
 pub(crate) const STATES: [&str; 11] = [

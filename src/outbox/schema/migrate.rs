@@ -17,6 +17,7 @@ use crate::outbox::Outbox;
 use crate::outbox::errors::is_without_lock;
 use crate::outbox::one_off::value;
 use crate::outbox::pool::connection_manager::SESSION_GUARDS;
+use crate::telemetry::failure_log::FailureLog;
 
 /// The `search_path` has only the system's schema: in the schema `public`, other roles may create functions that a migration
 /// would call with its owner's privileges.
@@ -134,7 +135,14 @@ async fn run(
 async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
     let begun = Instant::now();
     let take = || query("select pg_try_advisory_lock($1)").bind(TURN_LOCK);
+    let waiting = FailureLog::default();
     while !value::<bool>(connection, take()).await? {
+        if waiting.failed() {
+            tracing::info!(
+                event = "migration_blocked",
+                "another `worker migrate` runs: this one waits for its end"
+            );
+        }
         if begun.elapsed() >= lock_wait {
             let holders = lock_holders(connection, Some(TURN_LOCK)).await?;
             let lock_wait = humantime::format_duration(lock_wait);

@@ -6,6 +6,7 @@
 //! as those of an application's own pool.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::postgres::PgSslMode;
 
 use crate::config::UsageError;
-use crate::{sanitize, secret};
+use crate::sanitize;
 
 /// Default of `connect_timeout`, for each host.
 pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -172,10 +173,11 @@ impl Parameters {
     /// Checks the files that a connection needs, because an error of the connection does not name the file.
     pub(super) fn check_files(&self) -> Result<(), UsageError> {
         if !self.for_sqlx.contains_key("password")
-            && let Some(path) = secret::variable("PGPASSFILE")
+            && let Some(path) = std::env::var_os("PGPASSFILE")
         {
-            check_password_file(Path::new(&path))
-                .map_err(|why| UsageError(format!("PGPASSFILE names {path}: {why}")))?;
+            let path = Path::new(&path);
+            check_password_file(path)
+                .map_err(|why| UsageError(format!("PGPASSFILE names {}: {why}", path.display())))?;
         }
         if matches!(self.ssl_mode, PgSslMode::Disable | PgSslMode::Allow) {
             return Ok(());
@@ -192,7 +194,9 @@ impl Parameters {
 
 /// sqlx ignores a file that it can't use, as libpq does, and then the login fails without a reason.
 fn check_password_file(path: &Path) -> io::Result<()> {
-    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+    let file = File::open(path)?.metadata()?;
+    // An operator names /dev/null to use no password file.
+    if file.is_file() && file.permissions().mode() & 0o077 != 0 {
         let why = "other users can read it: run `chmod 600` on it";
         return Err(io::Error::other(why));
     }

@@ -183,7 +183,7 @@ impl Lane {
         }
     }
 
-    /// Tries a statement several times. Logs the failure of many tries.
+    /// Tries a statement several times. Logs that all tries failed, once until a statement succeeds.
     async fn written<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
@@ -193,10 +193,13 @@ impl Lane {
         let shutdown = &self.shared.shutdown;
         for attempt in 1..=tries {
             let error = match statement().await {
-                Ok(written) => return Some(written),
+                Ok(written) => {
+                    self.update_failures.succeeded();
+                    return Some(written);
+                }
                 Err(error) => error,
             };
-            if attempt == tries.min(TRIES) {
+            if attempt == tries.min(TRIES) && self.update_failures.failed() {
                 tracing::warn!(
                     event = "lane_update_failed",
                     app = self.app,
