@@ -154,7 +154,7 @@ async fn a_second_signal_ends_a_playground_at_once() {
     assert!(dev.is_running());
     dev.signal("INT").await;
     assert_eq!(dev.wait_exit().await, Some(1), "{}", dev.stderr.text());
-    assert_contains(&dev.stderr.text(), &["ended at once by a second signal"]);
+    assert_contains(&dev.stderr.text(), &["a signal ended the stop"]);
     signal_server("-CONT").await;
     directory.until_empty().await;
 }
