@@ -152,7 +152,7 @@ impl ConnectionPool {
     }
 
     /// Puts a connection back. No request went out on it, or its response has been read.
-    pub(crate) fn put_back(&self, connection: Connection) {
+    pub(super) fn put_back(&self, connection: Connection) {
         self.state.lock().idle.push(connection);
     }
 

@@ -61,6 +61,12 @@ impl Hosts {
         avoided_until.is_some()
     }
 
+    /// A trial sent no request, so the next attempt is the trial.
+    fn end_trial(&mut self, index: usize, now: Instant) {
+        let avoided_until = &mut self.0[index].avoided_until;
+        *avoided_until = avoided_until.map(|_| now);
+    }
+
     fn avoid(&mut self, index: usize, is_unreachable: bool, now: Instant) -> Change {
         if self.0.len() == 1 {
             return Change::None;
@@ -124,6 +130,15 @@ impl Client {
             }
         }
         Err(first_failure.unwrap_or_else(|| CallFailure::NotSent("no host is configured".into())))
+    }
+
+    /// Puts back a connection on which no request went out.
+    pub(crate) fn put_back(&self, connection: Connection) {
+        let host = connection.host;
+        if connection.is_trial {
+            self.hosts.lock().end_trial(host, Instant::now());
+        }
+        self.pools[host].put_back(connection);
     }
 
     /// Takes in the status of a response. Without a response, either the host or the API behind it may be slow.
@@ -243,6 +258,17 @@ mod tests {
         hosts.begin_attempt(0, now);
         hosts.avoid(0, true, now);
         assert_eq!(hosts.order(now)[0], 1);
+    }
+
+    #[test]
+    fn a_trial_whose_message_misses_its_slot_is_made_by_the_next_attempt() {
+        let (mut hosts, now) = (Hosts::new(2), Instant::now());
+        hosts.avoid(0, false, now);
+        let later = now + AVOID_FOR;
+        assert!(hosts.begin_attempt(0, later));
+        hosts.end_trial(0, later);
+        assert_eq!(hosts.order(later), [0, 1]);
+        assert!(hosts.begin_attempt(0, later));
     }
 
     #[test]

@@ -130,7 +130,7 @@ async fn prepare<'lane>(
             open_call,
         }),
         Err(unsent) => {
-            lane.client.pools[connection.host].put_back(connection);
+            lane.client.put_back(connection);
             Err(unsent)
         }
     }
