@@ -91,7 +91,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         kind = signals.next() => return Ok(killed_by(kind)),
     };
     let code = if args.command.is_empty() {
-        play(&postgres, &services, &mut signals).await
+        wait_for_signal(&postgres, &services, &mut signals).await
     } else {
         run_command(&args.command, &postgres, &services, &mut signals).await
     };
@@ -111,8 +111,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         worked.context("the worker failed")?;
         stopped.context("the throwaway Postgres did not stop")
     };
-    // Without its own handling, a second Ctrl-C would do nothing, because the handlers stay installed. A server that is not
-    // waited for ends with this process.
+    // The signal handlers stay installed, so without this `select!` a second Ctrl-C would do nothing. After a second signal,
+    // the Postgres server ends with this process.
     let stopped = tokio::select! {
         stopped = stop => stopped,
         () = until_impatient(&mut signals) => Err(anyhow!("a signal ended the stop")),
@@ -134,8 +134,8 @@ async fn until_impatient(signals: &mut Signals) {
     while !hurries.contains(&signals.next().await) {}
 }
 
-/// Lets people play with the services until a signal.
-async fn play(
+/// Prints the addresses of the services, and waits for a signal.
+async fn wait_for_signal(
     postgres: &ThrowawayPostgres,
     services: &Services,
     signals: &mut Signals,
@@ -272,7 +272,7 @@ async fn run_command(
     command.args(arguments);
     command.envs(postgres.libpq_variables(DATABASE));
     command.envs([("DATABASE_URL", database), ("SIGNALING_API_URL", api)]);
-    // Packages of servers do not link psql into a directory of every user's PATH.
+    // Many packages of PostgreSQL install psql in a directory that is not in PATH.
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut directories: Vec<_> = std::env::split_paths(&path).collect();
     let psql = postgres.program("psql");
@@ -297,7 +297,7 @@ async fn run_command(
     };
     loop {
         tokio::select! {
-            // First, so that the key that has ended the command does not count as a second signal.
+            // Signals come first. Otherwise the Ctrl-C that ended the command would later count as a second signal.
             biased;
             kind = signals.next() => forward(kind, &child),
             status = child.wait() => {
@@ -319,8 +319,8 @@ fn killed_by(kind: SignalKind) -> ExitCode {
 }
 
 fn forward(kind: SignalKind, child: &Child) {
-    // The terminal in whose foreground this process runs sends the signal of a key to the command also. Many programs end
-    // at once, without cleaning up, at the second Ctrl-C.
+    // A terminal sends the signal of a key to all processes in the foreground, so the command has received it already. Many
+    // programs end without cleaning up at a second Ctrl-C.
     let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
     // Not standard input, which may be a file.
     let terminal = File::open("/dev/tty");

@@ -45,8 +45,8 @@ pub(crate) fn is_impossible(value: &str) -> bool {
     value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
 
-/// True for a value that no API key, secret, token or certificate has: with a quotation mark at an end, white space or an
-/// invisible character inside, or other characters than ASCII.
+/// True for a value that can't be an API key, secret, token or certificate. It has a quotation mark at an end, white space or
+/// an invisible character inside, or a character other than ASCII.
 pub(crate) fn is_odd(value: &str) -> bool {
     let quotes = ['"', '\'', '`'];
     value.starts_with(quotes)
@@ -61,8 +61,8 @@ pub(crate) enum SecretSource {
     File(PathBuf),
 }
 
-/// The content of a file is no secret that the worker can use. The exit code is 1, because a file may be empty for a moment
-/// while another program replaces it: with the exit code of a wrong setting, systemd would not start the service again.
+/// A secret's file can't be read, or has no usable secret. The exit code is 1, because a file may be empty for a moment while
+/// another program replaces it. With the exit code of a wrong setting, systemd would not start the service again.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct SecretError(pub(crate) String);

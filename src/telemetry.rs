@@ -31,7 +31,7 @@ const NEVER_LOGGED: &str =
 /// How long a process that ends waits for the reader of its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// At 500 calls/s, the lines of level debug fill the queue in ten seconds.
+/// Bounds the memory while the reader of the log stalls. At 500 calls/s, lines of level debug fill the queue in ten seconds.
 const MAX_QUEUED_LINES: usize = 8 * 1024;
 /// Longer than any line of the worker. Without it, long lines of a library could fill the memory while the reader stalls.
 const MAX_LINE_BYTES: usize = 16 * 1024;

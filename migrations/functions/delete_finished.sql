@@ -34,7 +34,7 @@ create or replace function signaling.delete_finished(
 )
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set row_security = off
-    -- Without these settings, stale statistics would lead to a scan of the whole outbox instead of the primary key.
+    -- With stale statistics, Postgres would otherwise scan the whole outbox instead of using the primary key.
     set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column

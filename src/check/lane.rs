@@ -53,9 +53,9 @@ pub(crate) fn lane(
         use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Slowed, Waiting};
         let advice = match obstacle.kind {
             LaneState::Unauthorized => {
-                "correct the credentials: the workers probe the API, and resume by themselves"
+                "correct the app's credentials, such as AGORA_API_KEY: sending resumes when a probe succeeds"
             }
-            LaneState::Unavailable => "wait: the workers probe the API, and resume by themselves",
+            LaneState::Unavailable => "wait: sending resumes when a probe succeeds",
             Paused => "run `worker resume` with the app's name",
             Waiting | NoWorker | OtherEnvironment | Sending | Slowed => {
                 "wait, or run `worker resume` with the app's name"

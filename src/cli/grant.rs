@@ -1,5 +1,7 @@
 //! `worker grant`
 
+use std::fmt::Write;
+
 use clap::Args;
 
 use super::args::DatabaseArgs;
@@ -71,8 +73,7 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     outbox.close().await;
     let mut text = format!("{role} has the rights of the kind {kind}\n");
     if !may_log_in {
-        let note = format!("  but {role} can't log in: grant {role} to a role that can\n");
-        text += &note;
+        writeln!(text, "  but {role} can't log in: run `grant {role:?} to LOGIN_ROLE`, or `alter role {role:?} login`").ok();
     }
     report(text)
 }

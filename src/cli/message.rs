@@ -100,7 +100,7 @@ fn heading(detail: &MessageDetail) -> String {
     block(&heading, &lines)
 }
 
-/// A control character would change the operator's terminal, and without it the payload would look like another one.
+/// Dropping a control character would show another payload, and printing it would change the operator's terminal.
 fn printable(payload: &str) -> String {
     let escaped = |c: char| match c {
         c if c.is_control() => c.escape_default().to_string(),

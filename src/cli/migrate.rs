@@ -14,7 +14,7 @@ use crate::time_text::parse_duration;
 ///
 /// The command is safe at any time, and on several hosts at once. It records its migrations in the schema, apart from the
 /// application's migrations. A migration that waits for a lock gives up after half a second and tries again, so that other
-/// sessions wait behind it for a moment only. The command then creates or replaces functions, views and triggers that are
+/// sessions wait for about a second at most. The command then creates or replaces functions, views and triggers that are
 /// missing or different, and grants the rights that the new version adds. It does not create missing tables, columns,
 /// constraints or indexes again: the exit code is 1, and `worker check` prints the statements.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let mut printed = Ok(());
     let migrated = outbox.migrate(args.lock_wait, |line| {
         is_news = true;
-        // The migrations go on although their report can't be written.
+        // A failed report does not stop the migrations.
         if let Err(error) = report(line) {
             printed = Err(error);
         }

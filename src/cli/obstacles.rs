@@ -10,8 +10,8 @@ use super::print::one_line;
 use crate::error_text::database_error_text;
 use crate::outbox::{AdminError, LaneState, LaneStatus, Outbox};
 
-/// The lane after a change. None if no worker has served the app. An error is a part of the report, because the change took
-/// effect: an operator whose role may change the app, but not read its lane, would take it for a failed command.
+/// The lane after a change. None if no worker has served the app. An error becomes a line of the report. Otherwise an operator
+/// whose role can't read the lane would take the change for failed.
 pub(super) type LaneAfter = Result<Option<LaneStatus>, sqlx::Error>;
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(super) fn lines(lane: &LaneAfter, except: Option<LaneState>) -> String {
         Err(error) => {
             let why = database_error_text(error);
             return format!(
-                "  its obstacles are not known, because the lane can't be read: {why}\n"
+                "  the command can't read the lane, so it does not know the app's obstacles: {why}\n"
             );
         }
     };

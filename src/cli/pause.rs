@@ -87,7 +87,7 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
     let limit = match (args.limit, &lane) {
         (Some(limit), _) => format!("{limit} calls/s"),
         (None, Ok(Some(lane))) => format!("the configured {} calls/s", lane.limit_per_s),
-        (None, _) => "the configured calls/s".into(),
+        (None, _) => "its configured number of calls/s".into(),
     };
     let when = if is_news { "now" } else { "already" };
     let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);

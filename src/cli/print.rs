@@ -61,8 +61,8 @@ pub(super) fn report(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     print(text).context("the command is done, but its report could not be written")
 }
 
-/// Adds the work of the steps before to the error of a step, so that the operator does not take it for undone. `did`: such as
-/// `cancelled 5 messages`.
+/// Adds the finished steps to the error of a later step. Without them, an operator would believe that nothing was changed.
+/// `did`: such as `cancelled 5 messages`.
 pub(super) fn after_steps<T>(
     step: Result<T, AdminError>,
     done: i64,

@@ -62,7 +62,7 @@ pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {
     let until = filter.until.map_or(now, |until| until.min(now));
     if let Some(since) = filter.since.filter(|since| *since >= until) {
         return usage(format!(
-            "--since {since} is not before {until}, which is --until or the database's clock, so no message can match: give an earlier --since or a later --until"
+            "no message can match: --since {since} is not before {until} (--until, or the present time of the database). Give an earlier --since or a later --until"
         ));
     }
     filter.until = Some(until);

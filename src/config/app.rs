@@ -19,7 +19,7 @@ use crate::signaling::{BaseUrl, Credentials, DEFAULT_BASE_URL, TokenHeaders};
 /// The API's limit of calls a second for one app ID.
 const DEFAULT_LIMIT_PER_S: f64 = 500.0;
 const DEFAULT_MAX_IN_FLIGHT: usize = 1_024;
-/// The API's, beside letters and digits, as in `migrations/functions/check_message.sql`.
+/// The API allows these in a user ID, and letters and digits, as in `migrations/functions/check_message.sql`.
 const SENDER_PUNCTUATION: &str = " !#$%&()+-:;<=.>?@[]^_{}|~,'";
 
 #[derive(Debug)]
@@ -292,10 +292,10 @@ impl RawApp {
                 let uid = self.uid.take().ok_or(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
-                // Otherwise every message would end as failed, because its sender is another one.
+                // No message has such a sender, so every message would end as failed.
                 let is_quoted = uid.starts_with('\'') && uid.ends_with('\'');
                 if is_quoted || !is_name(&uid, SENDER_PUNCTUATION, 64) {
-                    return Err("AGORA_UID (uid) is not a user ID of the API: set it to the ID alone, without the quotation marks of an env file".into());
+                    return Err("AGORA_UID (uid) has quotation marks around it, more than 64 characters, or a character that the API does not allow in a user ID: set it to the ID alone. An env file may keep quotation marks".into());
                 }
                 return Ok(Credentials::Token {
                     token,
@@ -347,8 +347,7 @@ fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, Ap
     }
     // The API would answer 401, and the app would be held.
     if is_odd(secret.expose_secret()) {
-        let wrong =
-            "has quotation marks around it, white space inside, or characters other than ASCII";
+        let wrong = "has a quotation mark at an end, a space or an invisible character inside, or a character other than ASCII";
         let advice = "set it to the value alone. An env file may keep quotation marks";
         return Err(format!("{name} {wrong}: {advice}").into());
     }

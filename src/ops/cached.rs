@@ -1,4 +1,4 @@
-//! Answers from the database that requests share. Without it, each open page, scrape and probe would query the database, and
+//! Shares results of the database among requests. Otherwise each open page, scrape and probe would query the database, and
 //! all of them would compete for the two monitoring connections.
 
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use tokio::sync::Mutex;
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
 
-/// A value that is queried at most once a second. Concurrent requests wait for one query. The value is missing if the request
-/// that made the query was dropped.
+/// The last result of a query, which runs at most once a second. Concurrent requests wait for one query. The result is missing
+/// if the request that made the query was dropped.
 #[derive(Debug)]
 pub(super) struct Cached<T>(Mutex<Option<(Instant, Option<T>)>>);
 

@@ -15,7 +15,7 @@ use crate::outbox::{Outbox, SchemaError};
 use crate::sanitize;
 use crate::worker::OpenLanes;
 
-/// Probes and Prometheus give up after five seconds.
+/// Less than the `timeoutSeconds` of the readiness probe in `docker/kubernetes/worker.yaml`.
 pub(super) const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The worker has connections of its own. A response to them that is no older shows that the database is available,
 /// although the monitoring pool may have no free connection.
@@ -119,9 +119,12 @@ fn lanes(open: &OpenLanes, wait_for_recorder: bool) -> Check {
     let Some((app, since)) = stuck.next() else {
         return Ok("all make progress");
     };
-    let others = stuck.count();
+    let others = match stuck.count() {
+        0 => String::new(),
+        others => format!("; other apps without progress: {others}"),
+    };
     Err(format!(
-        "no progress of the app {app} (and of {others} others) {since}"
+        "the app {app} has made no progress for {since}{others}"
     ))
 }
 

@@ -124,7 +124,7 @@ pub(crate) const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 
 const REINDEX: &str = "as the tables' owner, run `reindex table concurrently` for outbox, lane and the other tables of signaling, then";
 
-/// A single round trip may meet a stall, and `worker check` would then call the database too far away.
+/// After a single slow round trip, `worker check` would report that the database is too far away.
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {

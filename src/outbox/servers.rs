@@ -3,7 +3,7 @@
 //! For each new connection the worker reads the URL's file, the password file and the certificates, looks up the host's
 //! name, and tries the hosts in order. So a new password, a new certificate or a failover needs no restart.
 //!
-//! sqlx supports a single host and no `connect_timeout`. It also logs parameters that it can't parse, which may be passwords.
+//! sqlx supports a single host and no `connect_timeout`. sqlx also logs parameters that it can't parse, which may be passwords.
 //! So the worker parses the parameters itself, and gives sqlx the checked rest. sqlx reads password files.
 
 mod parameters;

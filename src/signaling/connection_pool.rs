@@ -25,8 +25,7 @@ use crate::proxy::proxy_of;
 use crate::retry::shortened_at_random;
 use crate::secret;
 
-/// The worker does not reuse a connection after this time without a call. With a longer time than the usual idle timeouts, a
-/// server, gateway or firewall might drop the connection under a request.
+/// Shorter than usual idle timeouts. Otherwise a server, gateway or firewall might drop an idle connection under a request.
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// The worker drops a connection that is not ready again so long after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);

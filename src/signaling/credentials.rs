@@ -53,7 +53,7 @@ pub(crate) enum CredentialError {
     #[error(transparent)]
     Secret(#[from] SecretError),
     /// The configuration and the table allow no such value.
-    #[error("the app's credentials or base URL have characters that HTTP can't carry")]
+    #[error("HTTP can't carry a character of AGORA_TOKEN, AGORA_UID or AGORA_BASE_URL: remove it")]
     NotAHeader,
 }
 

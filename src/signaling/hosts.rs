@@ -22,8 +22,8 @@ struct Host {
     gateway_failures: u32,
     /// None if the host works.
     avoided_until: Option<Instant>,
-    /// Behind a firewall that drops packets, a connection holds up its attempt until the slot is missed. So the worker tries
-    /// such a host last. Otherwise the probes of a held lane would never reach another host that works again.
+    /// The last connection failed. If a firewall drops packets, each attempt at this host misses its slot, so the worker tries
+    /// such hosts last. Otherwise the probes of a held lane would never reach another host that works again.
     is_unreachable: bool,
 }
 
@@ -79,7 +79,7 @@ impl Hosts {
         }
     }
 
-    /// A host answered with this status. The late response of a call from before the host was avoided does not restore it.
+    /// Only the response to a trial restores an avoided host, because a response to an older call may be late.
     fn responded(&mut self, index: usize, is_trial: bool, status: u16, now: Instant) -> Change {
         let host = &mut self.0[index];
         if GATEWAY_FAILURES.contains(&status) {

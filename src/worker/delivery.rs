@@ -30,7 +30,7 @@ struct Prepared<'lane> {
     permit: SendPermit,
     connection: Connection,
     request: SignedRequest,
-    /// None for a call that waits for its recipient, because its duration says nothing about the API.
+    /// None for a call that waits for its recipient, who decides how long it takes.
     open_call: Option<OpenCall<'lane>>,
 }
 

@@ -95,31 +95,30 @@ pub(crate) struct Lane {
     pub(super) rescheduled: Notify,
 }
 
-/// The heartbeat of a lane's loop. The loop beats when the database has answered a claim or a poll, and promises the time of
-/// the next beat. A loop that never gets an answer counts as stuck.
+/// The last beat of a lane's loop, the longest time until the next beat, and the last database error since. The loop beats when
+/// the database has answered a claim or a poll. A loop that gets no answer counts as stuck.
 #[derive(Debug)]
-pub(crate) struct Heartbeat(Mutex<(Instant, Duration, Option<String>)>);
+pub(crate) struct Heartbeat(Mutex<(Instant, Duration, String)>);
 
 impl Heartbeat {
     /// The lane makes progress at `at`, and waits no longer than `wait` before the next beat.
     pub(super) fn new(at: Instant, wait: Duration) -> Self {
-        Self(Mutex::new((at, wait, None)))
+        Self(Mutex::new((at, wait, String::new())))
     }
 
     pub(super) fn beat(&self, wait: Duration) {
-        *self.0.lock() = (Instant::now(), wait, None);
+        *self.0.lock() = (Instant::now(), wait, String::new());
     }
 
     pub(super) fn failed(&self, error: &str) {
-        self.0.lock().2 = Some(error.to_owned());
+        self.0.lock().2 = format!("; last database error: {error}");
     }
 
-    /// Text with the time and the last error since the last beat. None until the next beat is overdue.
+    /// The time since the last beat, and the last error since, as text. None until the next beat is overdue.
     pub(crate) fn stuck(&self) -> Option<String> {
         let (at, wait, error) = &*self.0.lock();
-        let (silent_for, error) = (at.elapsed(), error.as_deref().unwrap_or("no error"));
-        let is_stuck = silent_for > *wait + GRACE;
-        is_stuck.then(|| format!("for {} s: {error}", silent_for.as_secs()))
+        let silent_for = at.elapsed();
+        (silent_for > *wait + GRACE).then(|| format!("{} s{error}", silent_for.as_secs()))
     }
 }
 
@@ -350,7 +349,7 @@ impl Lane {
     }
 }
 
-/// Without the text of the API after the colon, which may repeat the message and must not reach the log.
+/// Removes the API's text after the colon, because that text may repeat the message.
 fn without_api_text(error: &str) -> &str {
     error.split_once(": ").map_or(error, |(cause, _)| cause)
 }
@@ -366,10 +365,10 @@ mod tests {
             let at = Instant::now().checked_sub(ago).expect("a time");
             let heartbeat = Heartbeat::new(at, wait);
             heartbeat.failed("refused");
-            let stuck = is_stuck.then_some("for 35 s: refused".into());
+            let stuck = is_stuck.then_some("35 s; last database error: refused".into());
             assert_eq!(heartbeat.stuck(), stuck);
             heartbeat.beat(wait);
-            assert_eq!(heartbeat.0.lock().2, None, "the error is over");
+            assert_eq!(heartbeat.0.lock().2, "", "the error is over");
         }
     }
 }

@@ -65,9 +65,9 @@ pub(super) async fn act(
 
 async fn change(outbox: &Outbox, action: &str, fields: &Fields) -> Result<(), PageError> {
     let refused = |error: &str| PageError(StatusCode::BAD_REQUEST, error.into());
-    let id = fields
-        .id
-        .ok_or_else(|| refused("the form has no id of a message"));
+    let id = fields.id.ok_or_else(|| {
+        refused("the form names no message: open the message's page, and try again")
+    });
     let app = &fields.app;
     let is_changed = match action {
         "pause" => {

@@ -1,6 +1,6 @@
 -- Transactions that have been open for long. Such a transaction may still see rows that other sessions have deleted or updated
--- since, so vacuum keeps these dead rows and their index entries. A role may not see the age of another role's transaction, so the
--- number of transactions since then counts instead. A transaction manager ends a prepared transaction at once.
+-- since, so vacuum keeps these dead rows and their index entries. A role may not see the age of another role's transaction, so
+-- the number of transactions since then counts instead. A transaction manager ends a prepared transaction at once.
 select format('%s has been open for %s', holder,
               coalesce(date_trunc('second', open_for)::text, transactions_since || ' transactions')) as found
 from (select format('session %s of %s%s%s', pid, usename,

@@ -72,7 +72,7 @@ pub(crate) enum RecordResult {
 
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    /// In the order of the records, each with the time at which a message that goes back is due.
+    /// One result for each record, in order. The time is the new `due_at` of a message that goes back.
     pub(crate) results: Vec<(RecordResult, DbTime)>,
     /// The code and the constraint of the first error that made the database refuse a record or its details.
     pub(crate) refusal: Option<String>,

@@ -1,5 +1,5 @@
--- Each app that has a lane or pending messages, or the app $1: the lane's row with the workers that serve the app, and the messages as
--- they were counted last.
+-- Each app that has a lane or pending messages, or the app $1: the lane's row with the workers that serve the app, and the
+-- messages as they were counted last.
 select app, lanes.lane, coalesce(counted.pending, '{}') as pending
 from (
     select app, to_jsonb(lane) || jsonb_build_object(

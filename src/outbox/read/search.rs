@@ -10,8 +10,8 @@ use crate::outbox::one_off::{rows, value};
 use crate::pace::DbTime;
 
 pub(crate) const PAGE_ROWS: usize = 50;
-/// Messages that a page reads at most: they take 50 ms on two cores, and a slow disk must not exceed the timeout of a read.
-/// With more pending messages, a page reads down the primary key.
+/// Most messages that a page reads. With more, a slow disk would exceed the timeout of a read.
+/// If more messages are pending, a page reads the primary key from its end.
 const MAX_READ: i64 = 20_000;
 
 /// The values of `state` in `signaling.delivery`.

@@ -152,8 +152,7 @@ impl LaneStatus {
 }
 
 impl Outbox {
-    /// The lanes and the pending messages of one app or of all, which cost least. All other fields of [`AppStatus`] stay
-    /// zero.
+    /// The lanes and the pending messages of one app or of all apps. All other fields of [`AppStatus`] stay zero.
     pub(crate) async fn lanes(&self, app: Option<&str>) -> Result<Vec<AppStatus>, sqlx::Error> {
         let lanes = concat!(include_str!("lanes.sql"), " order by app collate \"C\"");
         self.read_rows(query(lanes).bind(app)).await

@@ -23,7 +23,8 @@ use crate::telemetry::failure_log::FailureLog;
 /// would call with its owner's privileges.
 ///
 /// Postgres cancels an autovacuum for a session that has waited for its lock as long as `deadlock_timeout`, by default 1 s. A
-/// migration waits no longer than [`LOCK_TIMEOUT`], so a long autovacuum would block each attempt. Only some roles may set it.
+/// migration waits no longer than [`LOCK_TIMEOUT`], so a long autovacuum would block each attempt. Postgres
+/// lets only superusers and roles with the privilege `SET` change `deadlock_timeout`.
 const SESSION: &str =
     "set application_name = 'signaling-worker migrate'; set search_path = pg_catalog, pg_temp;
     do $$ begin
@@ -40,9 +41,9 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
 impl Outbox {
-    /// Runs the missing migrations, and reports a line for each one at once. Then installs the functions, views and triggers that are missing or different. Processes
-    /// that migrate at once take turns. Waits up to `lock_wait` for its turn, for the locks of each migration, and for those of
-    /// the installation. After an error, the finished migrations stay.
+    /// Runs the missing migrations, and calls `on_applied` with a line after each. Then installs the functions, views and
+    /// triggers that are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn,
+    /// for the locks of each migration, and for those of the installation. After an error, the finished migrations stay.
     pub(crate) async fn migrate(
         &self,
         lock_wait: Duration,
@@ -131,7 +132,7 @@ async fn run(
     Ok(())
 }
 
-/// Polls, because a concurrent index build of another migrator would wait for a statement that waits for the lock.
+/// Polls. A blocking wait would deadlock with another migrator's concurrent index build, which waits for all open statements.
 async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result<(), SchemaError> {
     let begun = Instant::now();
     let take = || query("select pg_try_advisory_lock($1)").bind(TURN_LOCK);
@@ -147,9 +148,7 @@ async fn take_turn(connection: &mut PgConnection, lock_wait: Duration) -> Result
             let holders = lock_holders(connection, Some(TURN_LOCK)).await?;
             let lock_wait = humantime::format_duration(lock_wait);
             return Err(SchemaError::unusable(
-                format!(
-                    "another `worker migrate` is still running after {lock_wait}, in {holders}"
-                ),
+                format!("another `worker migrate`, {holders}, has not ended within {lock_wait}"),
                 "run this command again when the other one has ended",
             ));
         }

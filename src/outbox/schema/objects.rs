@@ -97,7 +97,7 @@ impl Damage {
     }
 }
 
-/// The first names, and the number of the others: a lost schema would fill a line of the log with hundreds of names.
+/// The first names, and the number of the others. Otherwise a lost schema would put hundreds of names into a line of the log.
 pub(crate) fn list_names<'a>(damage: impl IntoIterator<Item = &'a Damage>) -> String {
     const MAX_NAMED: usize = 10;
     let mut names: Vec<_> = damage.into_iter().map(Damage::name).collect();

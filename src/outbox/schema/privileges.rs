@@ -114,7 +114,7 @@ impl Outbox {
             let found = values(transaction, found).await?.pop();
             let may_log_in = found.with_context(|| {
                 let name = quoted(role);
-                format!("there is no role {role}: create it first, with `create role {name} login;` and a password")
+                format!("there is no role {role}: create it first, with `create role {name} login password '...'`")
             })?;
             // Without ownership, Postgres would only warn and grant nothing.
             let foreign = query(include_str!("foreign_owner.sql"));

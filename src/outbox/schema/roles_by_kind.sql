@@ -1,4 +1,4 @@
--- The roles that were granted every function of $1. $2: false for producers, which also insert.
+-- The roles that were granted every function of $1. If $2 is false, only roles that may insert.
 with functions as (
     select oid, proowner, proacl from pg_proc
     where pronamespace = to_regnamespace('signaling') and proname = any ($1::text[])

@@ -75,9 +75,9 @@ impl SchemaError {
     }
 }
 
-const MIGRATE: &str = "run `worker migrate`, which makes functions again";
-/// `worker migrate` would fail with this advice, too.
-const RESTORE: &str = "restore a backup, or run the statements that `worker check` prints, which make tables and columns empty";
+const MIGRATE: &str = "run `worker migrate`, which creates the functions again";
+/// `worker migrate` does not create tables and columns again, so it is no remedy.
+const RESTORE: &str = "restore a backup, or run the statements that `worker check` prints. These create the tables and columns again, without their data";
 
 fn lacking(names: &str, advice: &str) -> SchemaError {
     SchemaError::unusable(format!("the schema signaling lacks {names}"), advice)

@@ -138,7 +138,7 @@ impl Parameters {
             ));
         }
 
-        // As libpq does. Otherwise a line of a password file that names this database would not match.
+        // libpq's default, too. Without it, sqlx would skip a line of a password file that names this database.
         if let (false, Some(user)) = (given.contains_key("dbname"), given.get("user").cloned()) {
             given.insert("dbname".to_owned(), user);
         }
@@ -175,9 +175,9 @@ impl Parameters {
         if !self.for_sqlx.contains_key("password")
             && let Some(path) = std::env::var_os("PGPASSFILE")
         {
-            let path = Path::new(&path);
-            check_password_file(path)
-                .map_err(|why| UsageError(format!("PGPASSFILE names {}: {why}", path.display())))?;
+            let shown = path.display();
+            check_password_file(Path::new(&path))
+                .map_err(|why| UsageError(format!("PGPASSFILE: {shown} can't be used: {why}")))?;
         }
         if matches!(self.ssl_mode, PgSslMode::Disable | PgSslMode::Allow) {
             return Ok(());
@@ -185,7 +185,7 @@ impl Parameters {
         for name in ["sslrootcert", "sslcert", "sslkey"] {
             if let Some(path) = self.for_sqlx.get(name) {
                 check_pem(Path::new(path), name == "sslkey")
-                    .map_err(|why| UsageError(format!("{name} names {path}: {why}")))?;
+                    .map_err(|why| UsageError(format!("{name}: {path} can't be used: {why}")))?;
             }
         }
         Ok(())
@@ -193,26 +193,27 @@ impl Parameters {
 }
 
 /// sqlx ignores a file that it can't use, as libpq does, and then the login fails without a reason.
-fn check_password_file(path: &Path) -> io::Result<()> {
-    let file = File::open(path)?.metadata()?;
-    // An operator names /dev/null to use no password file.
-    if file.is_file() && file.permissions().mode() & 0o077 != 0 {
-        let why = "other users can read it: run `chmod 600` on it";
-        return Err(io::Error::other(why));
+fn check_password_file(path: &Path) -> Result<(), String> {
+    match File::open(path).and_then(|file| file.metadata()) {
+        Err(why) => Err(format!("{why}: correct the path, or unset the variable")),
+        // An operator names /dev/null to use no password file.
+        Ok(file) if file.is_file() && file.permissions().mode() & 0o077 != 0 => {
+            Err("other users have access to it: run `chmod 600` on it".into())
+        }
+        Ok(_) => Ok(()),
     }
-    Ok(())
 }
 
 fn check_pem(path: &Path, is_key: bool) -> io::Result<()> {
     let pem = sanitize::read_file(path, MAX_PEM_BYTES)?;
-    let is_pem = if is_key {
-        PrivateKeyDer::from_pem_slice(&pem).is_ok()
-    } else {
-        CertificateDer::from_pem_slice(&pem).is_ok()
-    };
     // The parser's own error may repeat a key.
-    let no_pem = || io::Error::other("it has no certificate or private key in PEM form");
-    is_pem.then_some(()).ok_or_else(no_pem)
+    let no_pem = |needed| io::Error::other(format!("it has no {needed} in PEM form"));
+    if is_key {
+        let key = PrivateKeyDer::from_pem_slice(&pem);
+        return key.map(drop).map_err(|_| no_pem("unencrypted private key"));
+    }
+    let certificate = CertificateDer::from_pem_slice(&pem);
+    certificate.map(drop).map_err(|_| no_pem("certificate"))
 }
 
 /// Removes a parameter, and parses its text or the default.

@@ -76,11 +76,14 @@ async fn a_file_that_can_not_be_used_is_named_before_anything_is_sent() {
     let (certificate, key) = (client.certificate.display(), client.key.display());
     let missing = "/nowhere/missing.pem";
     for (query, phrase) in [
-        (format!("sslrootcert={missing}"), "sslrootcert names"),
-        (format!("sslcert={missing}&sslkey={key}"), "sslcert names"),
+        (format!("sslrootcert={missing}"), "sslrootcert: /nowhere"),
+        (
+            format!("sslcert={missing}&sslkey={key}"),
+            "sslcert: /nowhere",
+        ),
         (
             format!("sslcert={certificate}&sslkey={missing}"),
-            "sslkey names",
+            "sslkey: /nowhere",
         ),
     ] {
         // No server listens at this address.

@@ -86,7 +86,10 @@ async fn a_rotated_password_in_a_password_file_needs_no_restart() {
     with_file()
         .fails(
             2,
-            &["PGPASSFILE", "other users can read it: run `chmod 600`"],
+            &[
+                "PGPASSFILE",
+                "other users have access to it: run `chmod 600`",
+            ],
         )
         .await;
     fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("set");

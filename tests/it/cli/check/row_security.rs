@@ -120,7 +120,7 @@ async fn every_command_of_an_operator_names_row_level_security_and_the_remedy() 
         world.execute(&no_force).await;
     }
     let paused = operator.command(&["pause", "default"]);
-    let phrases = ["its obstacles are not known", "row-level security"];
+    let phrases = ["can't read the lane", "row-level security"];
     assert_contains(&paused.succeeds().await, &phrases);
     let is_paused = "select paused_at is not null from signaling.lane";
     assert!(world.ask::<bool>(is_paused).await);

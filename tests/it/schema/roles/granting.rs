@@ -95,7 +95,12 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
 async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
     let world = World::new().await;
     for (kind, role, code, phrase) in [
-        ("producer", "nobody", 1, "`create role \"nobody\" login;`"),
+        (
+            "producer",
+            "nobody",
+            1,
+            "`create role \"nobody\" login password",
+        ),
         ("producer", "Postgres", 1, "there is no role Postgres"),
         ("producer", "public", 2, "no roles"),
         ("producer", "none", 2, "no roles"),
@@ -114,7 +119,7 @@ async fn a_role_that_can_not_log_in_is_granted_its_rights_with_a_note() {
     let role = Role::new(&world, "group").await.name;
     world.execute(&format!("alter role {role} nologin")).await;
     let granted = world.run(&["grant", "reader", &role]).await;
-    let note = format!("but {role} can't log in: grant {role} to a role that can");
+    let note = format!("but {role} can't log in: run `grant \"{role}\" to LOGIN_ROLE`");
     assert!(granted.contains(&note), "{granted}");
 }
 

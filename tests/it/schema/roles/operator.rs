@@ -55,10 +55,17 @@ async fn a_role_that_may_change_but_not_read_gets_a_report_of_its_change() {
     for (arguments, phrases) in [
         (
             &["pause", "default"][..],
-            &["is paused", "can't be read: permission denied"][..],
+            &[
+                "is paused",
+                "can't read the lane",
+                "obstacles: permission denied",
+            ][..],
         ),
         (&["resume", "default"], &["default: resumed"]),
-        (&limit, &["the configured calls/s", "can't be read"]),
+        (
+            &limit,
+            &["its configured number of calls/s", "can't read the lane"],
+        ),
         (&["cancel", &id], &["is cancelled\n"]),
         (
             &["cancel", "4711"],
@@ -66,7 +73,7 @@ async fn a_role_that_may_change_but_not_read_gets_a_report_of_its_change() {
         ),
         (
             &["retry", "--status", "cancelled", "--id", &id],
-            &["1 message of default is due again", "can't be read"],
+            &["1 message of default is due again", "can't read the lane"],
         ),
     ] {
         let finished = role.command(arguments).finish().await;
