@@ -5,7 +5,7 @@
 # first call fails.
 set -eu
 count=${1:-2000}
-command -v psql >/dev/null || { echo "This needs psql: install the client programs of PostgreSQL." >&2; exit 1; }
+command -v psql >/dev/null || { echo "examples/demo.sh needs psql. Install the client programs of PostgreSQL." >&2; exit 1; }
 
 ask() { psql -qAtX -v ON_ERROR_STOP=1 -c "$1"; }
 

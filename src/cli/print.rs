@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_step_names_the_work_before_it_if_there_is_any() {
+    fn the_error_of_a_step_names_the_work_of_earlier_steps() {
         let failed = |done| {
             let step = Err::<(), _>(AdminError::Refused("no such app".into()));
             let error = after_steps(step, done, "cancelled 5 messages").expect_err("failed");

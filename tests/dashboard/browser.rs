@@ -12,7 +12,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::ops_client::OpsClient;
-use testkit::{PATIENCE, leave_out, until};
+use testkit::{PATIENCE, skip, until};
 
 const BROWSER: &str = "/usr/bin/chromium";
 const DRIVER: &str = "/usr/bin/chromedriver";
@@ -41,8 +41,8 @@ impl Browser {
             .iter()
             .all(|path| Path::new(path).exists())
         {
-            leave_out(
-                "the pages are not looked at in a browser: there is none; `.ci/ensure-prerequisites browser` installs it",
+            skip(
+                "the tests in a browser: there is no Chromium with its driver; `.ci/ensure-prerequisites browser` installs it",
             );
             return None;
         }
@@ -196,7 +196,7 @@ impl Browser {
     }
 
     /// Asserts that the page and the browser have logged nothing to the console since the previous call.
-    pub(super) async fn assert_no_complaints(&self, context: &str) {
+    pub(super) async fn assert_console_is_empty(&self, context: &str) {
         let entries = self.command("/se/log", json!({"type": "browser"})).await;
         assert_eq!(entries, Ok(json!([])), "{context}");
     }

@@ -66,7 +66,7 @@ async fn every_page_is_legible_at_any_width_in_light_and_dark() {
         browser.assert_value(UNNAMED, json!(0), &context).await;
         let context = format!("{path}: a landmark is missing");
         browser.assert_value(LANDMARKS, json!(true), &context).await;
-        browser.assert_no_complaints(path).await;
+        browser.assert_console_is_empty(path).await;
     }
     browser.quit().await;
 }
@@ -214,7 +214,9 @@ async fn a_pause_on_the_page_stops_the_calls_until_the_resume() {
         .until("!document.body.textContent.includes('the vendor asked for it;')")
         .await;
     world.until_accepted(calls + 20).await;
-    browser.assert_no_complaints("a pause and a resume").await;
+    browser
+        .assert_console_is_empty("a pause and a resume")
+        .await;
     browser.quit().await;
 }
 
@@ -273,7 +275,7 @@ async fn scripts_in_texts_of_rows_do_not_run() {
         let (marked, context) = ("typeof window.marked", format!("{path}: a script ran"));
         let undefined = json!("undefined");
         browser.assert_value(marked, undefined, &context).await;
-        browser.assert_no_complaints(&path).await;
+        browser.assert_console_is_empty(&path).await;
     }
     browser
         .open(&format!("{}/messages/{id}", dashboard.url))

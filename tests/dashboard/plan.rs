@@ -38,7 +38,7 @@ fn page_queries() -> [(
             "pending messages",
             include_str!("../../src/outbox/read/search/pending.sql"),
             "text, bigint",
-            "'default', 20000",
+            "'default', 10000",
             vec![
                 "Limit",
                 "using outbox_first_attempts",
@@ -49,7 +49,7 @@ fn page_queries() -> [(
             "the range of a page",
             include_str!("../../src/outbox/read/search/range.sql"),
             "bigint, timestamptz, timestamptz, bigint",
-            "9000, '2020-01-01', '2099-01-01', 50000",
+            "9000, '2020-01-01', '2099-01-01', 10000",
             vec!["using outbox_pkey"],
         ),
         (

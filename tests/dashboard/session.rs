@@ -29,6 +29,6 @@ async fn a_browser_with_the_token_as_password_refreshes_and_acts() {
     browser.until_shown("Pause idle?").await;
     browser.press(ENTER).await;
     browser.until_shown("is paused by dashboard").await;
-    browser.assert_no_complaints("a pause").await;
+    browser.assert_console_is_empty("a pause").await;
     browser.quit().await;
 }

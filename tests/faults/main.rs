@@ -71,7 +71,7 @@ async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends:
         faults.shuffle(&mut rng);
         for &fault in &faults {
             if fault.steps_a_clock() && !arena.fleet.can_step_clocks() {
-                testkit::leave_out(&format!("{fault:?}: this machine has no libfaketime"));
+                testkit::skip(&format!("{fault:?}: this machine has no libfaketime"));
                 continue;
             }
             let longest_ms = if is_long { 8_000 } else { 2_000 };

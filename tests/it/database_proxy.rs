@@ -20,7 +20,7 @@ pub(crate) enum Network {
     Up,
     /// The network carries bytes, and each chunk takes this long in either direction.
     Far(Duration),
-    /// The network carries bytes, and takes 100 ms for the first ones with this text.
+    /// The network carries bytes, and delays the first chunk that has this text by 100 ms.
     StallingOnce(&'static str),
     /// The network delays all bytes until the next change.
     Stalled,

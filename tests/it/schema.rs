@@ -32,8 +32,8 @@ async fn set_workers(world: &World, changes: &str) {
     world.execute(&update).await;
 }
 
-/// The attempts of a message that are logged: number, outcome, fault, whether it was charged, and the worker.
-async fn logged(world: &World, id: i64) -> Vec<String> {
+/// The attempts of a message in `signaling.attempt`: number, outcome, fault, whether it was charged, and the worker.
+async fn attempt_lines(world: &World, id: i64) -> Vec<String> {
     world
         .column(&format!(
             "select concat_ws(' ', attempt, outcome, fault, case when charged then 'charged' else 'uncharged' end, claimed_by)

@@ -30,7 +30,7 @@ async fn no_worker_of_a_fleet_calls_before_retry_after_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_with_a_limit_of_500_finds_what_the_api_allows() {
+async fn a_fleet_settles_at_the_rate_that_the_api_allows() {
     for (allowed, throttled_share, used_share) in [(100, 0.05, 0.7), (200, 0.03, 0.8)] {
         let world = World::alone(api_with_limit(allowed)).await;
         world.insert_many(3_000).await;

@@ -5,8 +5,8 @@ use sqlx::{Acquire, Postgres};
 
 use crate::message::NewMessage;
 
-/// So many of the largest messages fit into one `jsonb`, which holds at most 256 MiB. More would fail in Postgres, with an
-/// error that names no limit of messages.
+/// 5,000 of the largest messages fit into one `jsonb` (256 MiB). With more, Postgres would fail with an error that names no
+/// limit.
 const MAX_MESSAGES: usize = 5_000;
 
 /// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
@@ -23,7 +23,7 @@ const INSERT: &str = "
     on conflict do nothing
     returning id, app, dedupe_key";
 
-/// Why no message was inserted.
+/// Why [`enqueue`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
     /// Postgres stores no U+0000. The statement would fail, and the error and the server's log would quote a part of the text.
@@ -46,9 +46,10 @@ pub enum EnqueueError {
         /// The constraint's name.
         constraint: String,
     },
-    /// A trigger of the application has changed or dropped a message, so the ids can't be assigned to the messages.
+    /// A trigger of the application has changed or dropped a message, so the ids can't be assigned to the messages. The other
+    /// messages are inserted: roll the transaction back. A call with a pool has already committed them.
     #[error(
-        "a trigger on signaling.outbox changes messages while they are inserted: it may not touch app and dedupe_key, nor leave a message out"
+        "a trigger on signaling.outbox changes messages while they are inserted. Change the trigger: it must keep app and dedupe_key, and insert each message"
     )]
     Changed,
     /// The database failed.
@@ -74,7 +75,7 @@ impl From<sqlx::Error> for EnqueueError {
 ///
 /// Returns an id for each message, in the same order. The id is `None` if the `dedupe_key` already exists in the table or in
 /// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`. The call inserts all
-/// messages or none. A call takes up to 5,000 messages. Split more into several calls in one transaction.
+/// messages or none, unless a trigger changes messages. A call takes up to 5,000 messages. Split more into several calls in one transaction.
 ///
 /// The role needs the privileges of a producer: `worker grant producer`.
 ///
@@ -104,8 +105,9 @@ impl From<sqlx::Error> for EnqueueError {
 /// ```
 ///
 /// # Errors
-/// If a text has U+0000 in it, there are more than 5,000 messages, the table refuses a message, or the database fails. After
-/// the last two, the caller has to roll back its transaction, as after any failed statement.
+/// If a text has U+0000 in it, there are more than 5,000 messages, the table refuses a message, the database fails, or a
+/// trigger changes messages. After the last three, the caller has to roll back its transaction. After
+/// [`Changed`](EnqueueError::Changed), a commit would keep the inserted messages.
 #[expect(
     clippy::manual_async_fn,
     reason = "an async fn can't promise to be Send for every A, and a task or a handler needs that"

@@ -32,7 +32,7 @@ pub struct NewMessage {
     pub channel_name: Option<String>,
     /// The text, of at most 32,768 bytes.
     pub payload: String,
-    /// The API answers only when the recipient has the message, so that the status tells delivered from offline. Not for
+    /// The API answers only when the recipient has the message, so that the status distinguishes delivered from offline. Not for
     /// channel messages.
     pub wait_for_ack: bool,
     /// The API keeps the message for a recipient that is offline. Not for channel messages.
@@ -55,7 +55,7 @@ pub struct NewMessage {
     pub traceparent: Option<String>,
 }
 
-/// A producer may make the dedupe key of content.
+/// Omits the dedupe key, because a producer may derive it from the payload.
 impl fmt::Debug for NewMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewMessage")

@@ -160,7 +160,7 @@ struct MessageCounts {
     accepted: u32,
 }
 
-/// Counts as an open connection until its drop. A handler's panic drops it, too.
+/// One open connection in the summary. The drop subtracts it, also when a handler panics.
 pub(super) struct OpenConnection(Arc<Ledger>);
 
 impl Drop for OpenConnection {

@@ -32,7 +32,7 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// # Errors
-    /// If a file can't be read, or is no certificate or no key of it.
+    /// If a file can't be read, or the key does not belong to the certificate.
     pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
         let certificates = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<_, _>>)

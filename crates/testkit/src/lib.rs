@@ -35,12 +35,12 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(15);
 
-/// Reports a test that is skipped because a program is missing. With `REQUIRE_ALL_TESTS`, that is a failure.
-pub fn leave_out(what: &str) {
+/// Reports what a test skips because a program is missing. With `REQUIRE_ALL_TESTS`, that is a failure.
+pub fn skip(what: &str) {
     let is_allowed = std::env::var_os("REQUIRE_ALL_TESTS").is_none();
-    assert!(is_allowed, "{what}, but REQUIRE_ALL_TESTS is set");
+    assert!(is_allowed, "REQUIRE_ALL_TESTS forbids to skip {what}");
     // The test harness hides the output of `eprintln!` where tests pass.
-    writeln!(std::io::stderr(), "NOTICE: {what}").expect("written");
+    writeln!(std::io::stderr(), "skipped {what}").expect("written");
 }
 
 /// Polls a condition. Returns false if it does not hold before `deadline`.

@@ -129,7 +129,7 @@ impl Worker {
         self
     }
 
-    /// Sends the standard output elsewhere, so that a test can't read it.
+    /// Redirects the standard output. [`Running::stdout`] then stays empty.
     pub fn stdout(mut self, stdout: Stdio) -> Self {
         self.stdout = Some(stdout);
         self

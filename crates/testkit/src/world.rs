@@ -162,7 +162,7 @@ impl World {
             .unwrap_or_else(|error| panic!("{message} is refused: {error}"))
     }
 
-    /// Inserts a message of an app that has failed.
+    /// Inserts a failed message of an app.
     pub async fn insert_failed(&self, app: &str) -> i64 {
         let id = self.insert(peer(serde_json::json!({"app": app}))).await;
         let failed = "status = 'failed', attempts = 1, finished_at = now()";
@@ -255,7 +255,7 @@ impl World {
         transaction
     }
 
-    /// Inserts a message for an idle worker, whose claim waits until the returned transaction ends.
+    /// Inserts a message, and blocks the worker's claim of it until the returned transaction ends.
     pub async fn block_claim(&self, columns: Value) -> (Transaction<'static, Postgresql>, i64) {
         self.until_idle().await;
         let lock = self
@@ -347,7 +347,7 @@ impl World {
         self.until_count(0, "status = 'pending'").await;
     }
 
-    /// Waits until no message is pending, and asserts that so many were sent.
+    /// Waits until no message is pending, and asserts that `count` messages were sent.
     pub async fn until_all_sent(&self, count: i64) {
         self.until_all_final().await;
         assert_eq!(self.count("status = 'message_sent'").await, count, "sent");
@@ -365,7 +365,7 @@ impl World {
         self.simulator.ledger().summary()
     }
 
-    /// The most calls of the usual app that arrived in a sliding second.
+    /// The most calls of the default app that arrived in a sliding second.
     pub fn busiest_second(&self) -> u64 {
         self.seen().apps[APP_ID].worst_sliding_second
     }

@@ -50,7 +50,7 @@ fn assert_line(text: &str, level: &str, subject: &str, phrases: &[&str]) {
 }
 
 /// Asserts that a check has this finding, and fails only if the finding does. Returns the output.
-async fn finds(check: Worker, level: &str, subject: &str, phrases: &[&str]) -> String {
+async fn assert_finding(check: Worker, level: &str, subject: &str, phrases: &[&str]) -> String {
     let text = report(check, i32::from(level == "FAIL")).await;
     assert_line(&text, level, subject, phrases);
     text
@@ -101,7 +101,7 @@ async fn an_unmigrated_database_fails_with_the_command_to_run() {
     let mut world = World::new().await;
     world.url = Postgres::shared().await.empty_database().await;
     let phrases = ["no outbox", "worker migrate"];
-    let text = finds(check(&world), "FAIL", "schema", &phrases).await;
+    let text = assert_finding(check(&world), "FAIL", "schema", &phrases).await;
     assert_line(&text, "ok", "database", &["PostgreSQL"]);
     assert_line(&text, "ok", "api", &[]);
 }
@@ -117,7 +117,7 @@ async fn missing_rights_are_named_with_the_command_that_grants_them() {
         "execute on function signaling.claim",
         "grant worker",
     ];
-    finds(check_as(&reader), "FAIL", "rights", &phrases).await;
+    assert_finding(check_as(&reader), "FAIL", "rights", &phrases).await;
 
     let worker = Role::granted(&world, "worker").await;
     world
@@ -131,11 +131,11 @@ async fn missing_rights_are_named_with_the_command_that_grants_them() {
         "select on signaling.lane",
         "execute on function signaling.hold",
     ];
-    finds(check_as(&worker), "FAIL", "rights", &phrases).await;
+    assert_finding(check_as(&worker), "FAIL", "rights", &phrases).await;
 
     let nobody = Role::new(&world, "nobody").await;
     let phrases = ["permission denied", "grant worker"];
-    let text = finds(check_as(&nobody), "FAIL", "schema", &phrases).await;
+    let text = assert_finding(check_as(&nobody), "FAIL", "schema", &phrases).await;
     assert_line(&text, "ok", "autovacuum", &[]);
 }
 
@@ -147,13 +147,13 @@ async fn one_fault_does_not_hide_another() {
     let unreachable = check(&world)
         .env("DATABASE_URL", nowhere)
         .env("AGORA_BASE_URL", "http://127.0.0.1:1");
-    let text = finds(unreachable, "FAIL", "database", &["127.0.0.1:1"]).await;
+    let text = assert_finding(unreachable, "FAIL", "database", &["127.0.0.1:1"]).await;
     assert_line(&text, "ok", "settings", &["default (500 calls/s)"]);
     let phrases = ["could not be reached", "AGORA_BASE_URL"];
     assert_line(&text, "FAIL", "api", &phrases);
 
     let short = check(&world).env("WORKER_LEASE", "1s");
-    let text = finds(short, "FAIL", "settings", &["WORKER_LEASE"]).await;
+    let text = assert_finding(short, "FAIL", "settings", &["WORKER_LEASE"]).await;
     assert_line(&text, "ok", "schema", &[]);
 
     let without_secret = || check(&world).without_env("AGORA_API_SECRET");
@@ -167,12 +167,12 @@ async fn one_fault_does_not_hide_another() {
             "set DATABASE_URL",
         ),
     ] {
-        finds(check, "FAIL", subject, &[phrase]).await;
+        assert_finding(check, "FAIL", subject, &[phrase]).await;
     }
 
     let hosts = format!("http://127.0.0.1:1,{}", world.simulator.base_url());
     let check = check(&world).env("AGORA_BASE_URL", &hosts);
-    let text = finds(check, "warn", "api", &["127.0.0.1:1", "another host"]).await;
+    let text = assert_finding(check, "warn", "api", &["127.0.0.1:1", "another host"]).await;
     assert_line(&text, "ok", "api", &["connected"]);
 }
 
@@ -186,11 +186,11 @@ async fn an_untrusted_certificate_fails() {
     })
     .await;
     let phrases = ["signed by no CA that is trusted here", "AGORA_CA_FILE"];
-    finds(check(&world), "FAIL", "api", &phrases).await;
+    assert_finding(check(&world), "FAIL", "api", &phrases).await;
     let trusting = check(&world).file("AGORA_CA_FILE", &ca.pem());
-    finds(trusting, "ok", "api", &["its certificate is valid"]).await;
+    assert_finding(trusting, "ok", "api", &["its certificate is valid"]).await;
     let missing = check(&world).env("AGORA_CA_FILE", "/nowhere/ca.pem");
-    finds(missing, "FAIL", "api", &["/nowhere/ca.pem"]).await;
+    assert_finding(missing, "FAIL", "api", &["/nowhere/ca.pem"]).await;
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn every_app_of_a_file_is_checked() {
         .file("WORKER_CONFIG", &apps)
         .env("AGORA_BASE_URL", &world.simulator.base_url());
     let phrases = ["default (500 calls/s), eu (200 calls/s)"];
-    let text = finds(check, "ok", "settings", &phrases).await;
+    let text = assert_finding(check, "ok", "settings", &phrases).await;
     let hosts: Vec<_> = text.lines().filter(|line| line.contains(" api ")).collect();
     assert_eq!(hosts.len(), 2, "{text}");
     for (line, app) in hosts.iter().zip(["default: ", "eu: "]) {

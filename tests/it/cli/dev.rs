@@ -3,14 +3,13 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use testkit::{PATIENCE, Running, Worker, ask, assert_contains, until};
+use testkit::{PATIENCE, Postgres, Running, Worker, ask, assert_contains, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
 struct Directory(TempDir);
@@ -40,7 +39,7 @@ impl Directory {
         entries.next().is_none()
     }
 
-    /// The servers end with the process. After a kill, the supervisor ends them soon.
+    /// After a kill, the supervisor ends the servers within seconds.
     async fn until_empty(&self) {
         let is_empty = async || self.is_empty();
         until("all files are deleted", PATIENCE, is_empty).await;
@@ -69,6 +68,19 @@ impl Database {
             connection,
             url,
         }
+    }
+
+    /// Inserts a message, and waits until the worker has sent it.
+    async fn deliver(&mut self) {
+        let insert = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')
+                      returning id";
+        let id: i64 = ask(&mut self.connection, insert).await;
+        let is_sent =
+            format!("select status = 'message_sent' from signaling.outbox where id = {id}");
+        until("the message is sent", PATIENCE, async || {
+            ask(&mut self.connection, &is_sent).await
+        })
+        .await;
     }
 
     async fn assert_has_ended(&self) {
@@ -108,14 +120,7 @@ async fn a_playground_runs_until_it_is_interrupted_and_cleans_up() {
     let directory = Directory::new();
     let mut dev = directory.dev(&[]).start();
     let mut database = Database::of(&dev).await;
-    let insert = "insert into signaling.outbox (sender, destination, payload) values ('alice', 'bob', 'hello')
-                  returning id";
-    let id: i64 = ask(&mut database.connection, insert).await;
-    let is_sent = format!("select status = 'message_sent' from signaling.outbox where id = {id}");
-    until("the message is sent", PATIENCE, async || {
-        ask(&mut database.connection, &is_sent).await
-    })
-    .await;
+    database.deliver().await;
     dev.signal("INT").await;
     assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());
     directory.until_empty().await;
@@ -141,7 +146,8 @@ async fn a_worker_that_has_failed_is_an_error_at_the_end_of_a_playground() {
 async fn a_second_signal_ends_a_playground_at_once() {
     let directory = Directory::new();
     let mut dev = directory.dev(&[]).start();
-    let database = Database::of(&dev).await;
+    let mut database = Database::of(&dev).await;
+    database.deliver().await;
     // A server that is stopped by a signal never ends.
     let signal_server = async |signal: &str| {
         let mut kill = Command::new("kill");
@@ -150,7 +156,9 @@ async fn a_second_signal_ends_a_playground_at_once() {
     };
     signal_server("-STOP").await;
     dev.signal("INT").await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // `worker dev` prints the summary of the calls before it stops the services.
+    let is_stopping = async || dev.stderr.text().contains("the API received");
+    until("the services are stopped", PATIENCE, is_stopping).await;
     assert!(dev.is_running());
     dev.signal("INT").await;
     assert_eq!(dev.wait_exit().await, Some(1), "{}", dev.stderr.text());
@@ -159,12 +167,13 @@ async fn a_second_signal_ends_a_playground_at_once() {
     directory.until_empty().await;
 }
 
-/// The terminal sends Ctrl-C to the command, too, whose second one would be from `worker dev`.
+/// The terminal sends SIGINT to the command itself. If `worker dev` forwarded it, the command would get two.
 #[tokio::test]
 async fn a_command_gets_ctrl_c_once_although_standard_input_is_no_terminal() {
     let directory = Directory::new();
     let script =
-        "trap 'echo interrupted' INT; echo ready; for n in 1 2 3 4 5 6; do sleep 0.5; done; exit 9";
+        // The shell runs the trap once for signals that arrive together, and again for one that arrives during the trap.
+        "trap 'sleep 0.2; echo interrupted' INT; echo ready; for n in 1 2 3 4 5 6; do sleep 0.5; done; exit 9";
     let worker = testkit::worker_binary();
     let command = format!("{} dev -- sh -c \"{script}\" </dev/null", worker.display());
     let mut terminal = Command::new("script")
@@ -191,9 +200,25 @@ async fn a_command_gets_ctrl_c_once_although_standard_input_is_no_terminal() {
 
 #[tokio::test]
 async fn a_command_finds_the_servers_psql_without_one_in_its_path() {
+    // The programs that `worker dev` and its supervisor run.
+    const PROGRAMS: [&str; 8] = ["awk", "id", "ipcrm", "mktemp", "rm", "sh", "sleep", "tail"];
     let directory = Directory::new();
-    let psql = directory.script("psql -qAtXc 'select 17'");
-    assert_eq!(psql.env("PATH", "/bin").succeeds().await, "17\n");
+    let path = tempfile::tempdir().expect("a directory");
+    let folders = std::env::var_os("PATH").expect("a PATH");
+    for name in PROGRAMS {
+        let program = std::env::split_paths(&folders).map(|folder| folder.join(name));
+        let program = program.filter(|program| program.is_file()).next();
+        let program = program.unwrap_or_else(|| panic!("there is no {name}"));
+        std::os::unix::fs::symlink(program, path.path().join(name)).expect("linked");
+    }
+    let cluster = &Postgres::shared().await.cluster;
+    let bindir = cluster.program("initdb");
+    let bindir = bindir.parent().and_then(Path::to_str).expect("a folder");
+    let psql = directory
+        .script("psql -qAtXc 'select 17'")
+        .env("PATH", path.path().to_str().expect("a path"))
+        .env("WORKER_PG_BINDIR", bindir);
+    assert_eq!(psql.succeeds().await, "17\n");
 }
 
 #[tokio::test]

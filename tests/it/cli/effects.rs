@@ -63,7 +63,7 @@ async fn pause_prints_other_obstacles_and_an_earlier_pause() {
     }
 }
 
-/// The database writes the sentences. Its tests know those of the other states.
+/// schema/protocol/resume.rs tests the sentences of the other states.
 #[tokio::test]
 async fn resume_prints_what_it_ended_and_remaining_obstacles() {
     let world = World::new().await;

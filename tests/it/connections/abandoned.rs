@@ -17,7 +17,7 @@ const HANGING_CLAIMS: &str = "create function public.hang() returns trigger lang
     create trigger lag before insert on signaling.refused for each row execute function public.lag()";
 
 /// The age of the oldest statement that sleeps, in seconds.
-async fn sleeps_for_s(world: &World) -> Option<i32> {
+async fn oldest_sleep_s(world: &World) -> Option<i32> {
     world
         .ask(
             "select max(extract(epoch from clock_timestamp() - query_start))::integer from pg_stat_activity
@@ -27,7 +27,7 @@ async fn sleeps_for_s(world: &World) -> Option<i32> {
 }
 
 async fn until_no_statement_sleeps(world: &World) {
-    let is_over = async || sleeps_for_s(world).await.is_none();
+    let is_over = async || oldest_sleep_s(world).await.is_none();
     world.until("the statement has ended", SOON, is_over).await;
 }
 
@@ -40,7 +40,7 @@ async fn abandoned_claims_end(world: &World, url: &str) {
     let mut longest_s = 0;
     world
         .until("a second claim was abandoned", PATIENCE, async || {
-            let age_s = sleeps_for_s(world).await.unwrap_or(0);
+            let age_s = oldest_sleep_s(world).await.unwrap_or(0);
             let before_s = longest_s;
             longest_s = longest_s.max(age_s);
             before_s >= 6 && age_s < before_s
@@ -78,7 +78,7 @@ async fn a_killed_command_without_a_deadline_ends_on_the_server() {
     for url in [world.url.clone(), pooler.url(&world.url)] {
         let retry = world.command(&["retry", "--all"]).env("DATABASE_URL", &url);
         let mut command = retry.start();
-        let hangs = async || sleeps_for_s(&world).await.is_some();
+        let hangs = async || oldest_sleep_s(&world).await.is_some();
         world.until("the command hangs", PATIENCE, hangs).await;
         command.kill().await;
         until_no_statement_sleeps(&world).await;

@@ -19,7 +19,7 @@ const CREDENTIALS: &str = "Basic bWU6aHVzaC1odXNo";
 struct Behind {
     world: World,
     proxy: ConnectProxy,
-    /// Has signed the certificate of the API.
+    /// The CA of the API's certificate.
     ca: Authority,
     directory: TempDir,
 }

@@ -26,7 +26,7 @@ impl SteppedWorld {
     /// None if this machine has no libfaketime.
     async fn new(latency_ms: u64) -> Option<Self> {
         let Some(clock) = SteppedClock::new() else {
-            testkit::leave_out("steps of the database's clock: this machine has no libfaketime");
+            testkit::skip("steps of the database's clock: this machine has no libfaketime");
             return None;
         };
         let postgres = Postgres::start_with(Settings {

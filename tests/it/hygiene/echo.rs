@@ -106,13 +106,13 @@ fn answers(request: &RawRequest, status: u16) -> Vec<String> {
 /// Sends messages to the gateway, and asserts that no row, log or report shows the payload or a secret.
 async fn assert_no_echo(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker]) {
     let world = World::new().await;
-    let (said, next) = (Arc::<Mutex<String>>::default(), AtomicUsize::new(0));
-    let all_said = Arc::clone(&said);
+    let (sent, next) = (Arc::<Mutex<String>>::default(), AtomicUsize::new(0));
+    let all_sent = Arc::clone(&sent);
     let api = RawApi::start(move |request, mut stream: TcpStream| {
         let answers = answers(&request, status);
         let turn = next.fetch_add(1, Ordering::SeqCst);
         let answer = answers[turn % answers.len()].clone();
-        all_said.lock().expect("whole").push_str(&answer);
+        all_sent.lock().expect("whole").push_str(&answer);
         async move {
             stream.write_all(answer.as_bytes()).await.ok();
         }
@@ -177,10 +177,10 @@ async fn assert_no_echo(status: u16, sign_in: &[(&str, &str)], secrets: &[Marker
     assert_silent("the log", &worker.stderr.text(), &markers);
     assert_silent("worker status", &report, &markers);
     // The gateway did repeat each marker.
-    let said = said.lock().expect("whole").clone();
+    let sent = sent.lock().expect("whole").clone();
     for marker in &markers {
-        let is_said = shown(&said, std::slice::from_ref(marker)).is_some();
-        assert!(is_said, "{}", marker.name);
+        let is_sent = shown(&sent, std::slice::from_ref(marker)).is_some();
+        assert!(is_sent, "{}", marker.name);
     }
 }
 

@@ -35,7 +35,7 @@ async fn a_file_without_an_end_is_refused_at_once_wherever_it_is_named() {
         for (worker, code) in [
             (run().env("WORKER_CONFIG", path), 2),
             (secret.env("AGORA_CA_FILE", path), 2),
-            // While a secret is replaced, its file may be empty. The systemd unit does not start again after a 2.
+            // While a secret is replaced, its file may be empty. systemd does not restart a worker that exits with 2.
             (basic().env("AGORA_API_SECRET_FILE", path), 1),
             (token.env("AGORA_TOKEN_FILE", path), 1),
             (app().env("AGORA_APP_CERTIFICATE_FILE", path), 1),

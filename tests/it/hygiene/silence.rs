@@ -163,7 +163,7 @@ async fn a_run_with_every_fault_shows_no_secret_and_no_payload() {
 }
 
 /// Asserts that the command ends with this code and shows no secret.
-async fn ends_silently(command: Worker, code: i32, markers: &[Marker]) -> Finished {
+async fn assert_shows_no_secret(command: Worker, code: i32, markers: &[Marker]) -> Finished {
     let finished = command.finish().await;
     assert_eq!(finished.code, Some(code), "{finished:?}");
     assert_silent("standard error", &finished.stderr, markers);
@@ -176,7 +176,7 @@ async fn a_command_at_level_trace_shows_no_secret() {
     let world = World::new().await;
     for command in ["migrate", "status"] {
         let command = world.command(&[command]).env("WORKER_LOG", "trace");
-        ends_silently(command, 0, &markers(&world)).await;
+        assert_shows_no_secret(command, 0, &markers(&world)).await;
     }
 }
 
@@ -200,7 +200,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
     ] {
         let text = format!("[apps.a]\napp_id = \"a\"\n{lines}");
         let run = world.command(&["run"]).file("WORKER_CONFIG", &text);
-        ends_silently(run.env("WORKER_LOG", "trace"), 2, &markers).await;
+        assert_shows_no_secret(run.env("WORKER_LOG", "trace"), 2, &markers).await;
     }
     // An error shows neither the value of a misspelt parameter nor the lines of a password file.
     let (_, server) = world.url.split_once('@').expect("a host");
@@ -208,7 +208,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
     let status = Worker::on(&url, &["status"])
         .file("PGPASSFILE", &format!("localhost:{SECRET}\n"))
         .env("WORKER_LOG", "trace,sqlx_postgres::options=trace");
-    ends_silently(status, 1, &markers).await;
+    assert_shows_no_secret(status, 1, &markers).await;
     // A password that is not percent-encoded does not appear as a host or a port.
     for url in [
         &format!("postgres://{SECRET}/x@localhost/app"),
@@ -217,7 +217,7 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
         SECRET,
     ] {
         for command in ["status", "migrate"] {
-            let finished = ends_silently(Worker::on(url, &[command]), 2, &markers).await;
+            let finished = assert_shows_no_secret(Worker::on(url, &[command]), 2, &markers).await;
             assert!(!finished.stderr.contains("7364"), "{finished:?}");
         }
     }

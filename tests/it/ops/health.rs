@@ -201,7 +201,7 @@ async fn a_worker_with_a_rotated_password_is_not_ready_and_gives_advice() {
 }
 
 #[tokio::test]
-async fn any_number_of_probes_scrapes_and_pages_does_not_keep_the_database_busy() {
+async fn requests_of_one_second_share_their_queries() {
     const REQUESTS: u32 = 200;
     let world = World::new().await;
     let ops = OpsWorker::start(world.worker()).await;
@@ -216,7 +216,7 @@ async fn any_number_of_probes_scrapes_and_pages_does_not_keep_the_database_busy(
             assert_eq!(ops.client.get(path).await.status, 200, "{path}");
         }
         let made = statements().await - before;
-        // A request has up to five statements. The worker itself also reads a few.
+        // The statements of a page are up to five. The worker's own tasks read, too.
         let allowed = 10.0 * (begun.elapsed().as_secs_f64() + 1.0);
         assert!(
             allowed < f64::from(REQUESTS),

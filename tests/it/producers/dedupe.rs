@@ -23,7 +23,7 @@ async fn insert(producer: &mut PgConnection, key: &str, conflict: &str) -> Resul
 }
 
 #[tokio::test]
-async fn a_repeated_insert_is_no_second_message_in_the_documented_forms_alone() {
+async fn only_the_documented_forms_skip_a_repeated_insert() {
     let world = World::new().await;
     let role = Role::granted(&world, "producer").await;
     let mut producer = PgConnection::connect(&role.url).await.expect("connected");

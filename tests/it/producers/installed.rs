@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use testkit::{leave_out, worker_binary};
+use testkit::{skip, worker_binary};
 
 /// The timeout of one step of an installation.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -37,7 +37,7 @@ pub(super) async fn python_environment(example: &Path) -> Option<PathBuf> {
         "import ensurepip, sys, venv; print(sys.executable, sys.version)",
     ];
     let Some(version) = version_of("python3", &version).await else {
-        leave_out("the example in Python: there is no python3 with venv (Debian: python3-venv)");
+        skip("the example in Python: there is no python3 with venv (Debian: python3-venv)");
         return None;
     };
     let requirements = example.join("requirements.txt");
@@ -59,7 +59,7 @@ pub(super) async fn node_package(example: &Path, name: &str) -> Option<PathBuf> 
     let node = version_of("node", &["--version"]).await;
     let npm = version_of("npm", &["--version"]).await;
     let Some(version) = node.zip(npm).map(|(node, npm)| node + &npm) else {
-        leave_out("the examples for Node: there is no node with npm");
+        skip("the examples for Node: there is no node with npm");
         return None;
     };
     let mut files: Vec<_> = fs::read_dir(example)
@@ -128,7 +128,7 @@ async fn installed(
     }
     if let Err(NoNetwork) = install(&directory).await {
         // The captured output would hide the notice.
-        let notice = format!("NOTICE: an example is left out: no network to install {name}");
+        let notice = format!("skipped an example: there is no network to install {name}");
         writeln!(std::io::stderr(), "{notice}").expect("written");
         return None;
     }

@@ -160,7 +160,7 @@ async fn a_forbidden_value_is_refused_and_the_error_names_the_mistake() {
 
 /// Postgres would quote a part of the text in its error and in its log.
 #[tokio::test]
-async fn a_text_with_nul_and_too_many_messages_are_refused_before_the_statement() {
+async fn enqueue_refuses_nul_and_too_many_messages_without_a_statement() {
     let world = World::new().await;
     let of = |change: fn(&mut NewMessage)| {
         let mut changed = message("secret thoughts");

@@ -36,7 +36,7 @@ async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() 
     }
 
     for worker in &fleet {
-        // A worker logs the first cut alone, until the rate is back.
+        // A worker logs only the first cut until the rate is restored.
         let restored = worker.logged("lane_rate_restored");
         assert!(worker.logged("lane_throttled") <= 1 + restored);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::logged;
+use super::attempt_lines;
 use testkit::{World, assert_contains, peer};
 
 #[tokio::test]
@@ -58,5 +58,5 @@ async fn a_cancelled_message_whose_worker_died_logs_the_attempt_that_may_have_be
     let error = row.error.expect("an error");
     assert_contains(&error, &["the worker that had this message"]);
     let lost = "1 lost worker charged the dead one";
-    assert_eq!(logged(&world, id).await, [lost]);
+    assert_eq!(attempt_lines(&world, id).await, [lost]);
 }

@@ -150,7 +150,7 @@ async fn a_message_can_not_be_inserted_as_final_or_with_the_workers_columns() {
 }
 
 #[tokio::test]
-async fn an_update_to_a_forbidden_value_or_to_a_state_that_means_nothing_is_refused() {
+async fn an_update_to_a_forbidden_value_or_an_impossible_state_is_refused() {
     let world = World::new().await;
     world.insert(peer(json!({}))).await;
     for (constraint, change) in [

@@ -5,7 +5,7 @@ use testkit::World;
 
 const UP_TO_DATE: &str = "the schema signaling was up to date already: nothing changed\n";
 
-/// Has the functions in the database say that they are of a version.
+/// Makes `protocol_version()` return this version.
 pub(super) async fn set_version(world: &World, version: i32) {
     world
         .execute(&format!(

@@ -17,10 +17,10 @@ fn last_release() -> Option<PathBuf> {
     if let Some(path) = &path {
         assert!(path.is_file(), "WORKER_LAST_RELEASE names no file");
     } else {
-        // No call of `leave_out`: before the first release, there is no binary to require.
+        // No call of `skip`: before the first release, there is no binary to require.
         writeln!(
             std::io::stderr(),
-            "NOTICE: a test beside the last release is skipped: set WORKER_LAST_RELEASE to the path of its binary"
+            "skipped a test beside the last release: set WORKER_LAST_RELEASE to the path of its binary"
         )
         .expect("written");
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::PgConnection;
 use testkit::{World, execute};
 
-/// The functions of a claim that name indexes; and of a claim of a held lane.
+/// The functions that a claim calls and that name indexes: for a lane that sends, and for a held lane.
 const OF_CLAIM: &str = "claim choose_due want_wakeup";
 const OF_PROBE: &str = "claim choose_probe";
 
@@ -345,7 +345,7 @@ async fn a_held_lane_compares_a_bounded_number_of_messages_for_its_probe() {
     }
 }
 
-/// The functions of the registry, and calls.
+/// The functions that write the list of workers: a name, and a call.
 const OF_WORKERS: [(&str, &str); 2] = [
     (
         "report_worker",

@@ -33,7 +33,7 @@ use sqlx::{AssertSqlSafe, FromRow, PgExecutor, Postgres, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{database_error, logged, refusal, set_workers};
+use super::{attempt_lines, database_error, refusal, set_workers};
 use testkit::{World, peer};
 
 /// The default app's limit, for which the lane gives out a slot each 10 ms.

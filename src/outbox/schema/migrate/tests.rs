@@ -123,7 +123,7 @@ async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
 
 /// Postgres cancels an autovacuum only for a session that has waited as long as `deadlock_timeout`.
 #[tokio::test]
-async fn an_autovacuum_ends_before_a_migration_that_waits_for_it_gives_up() {
+async fn a_migrator_lowers_deadlock_timeout_if_its_role_may() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
     let url = cluster.create_database("vacuumed").await.unwrap();
     let mut admin = PgConnection::connect(&url).await.unwrap();

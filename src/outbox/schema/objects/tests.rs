@@ -147,7 +147,7 @@ fn the_parts_of_a_lost_table_are_not_named() {
 }
 
 #[test]
-fn a_lost_schema_is_a_short_error() {
+fn the_error_of_a_lost_schema_names_ten_objects_at_most() {
     let damage = compare(Vec::new());
     let error = SchemaError::check_damage(&damage).unwrap_err().to_string();
     assert!(error.len() < 700 && error.contains(" more: "), "{error}");

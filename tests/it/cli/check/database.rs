@@ -3,7 +3,7 @@
 use simulator::SimulatorConfig;
 use testkit::{PgBouncer, Postgres, World};
 
-use super::{assert_line, check, finds};
+use super::{assert_finding, assert_line, check};
 use crate::database_proxy::{DatabaseProxy, Network};
 
 #[tokio::test]
@@ -13,18 +13,18 @@ async fn a_pooler_is_named_with_its_effect() {
     let pooler = PgBouncer::start(postgres, "").await;
     world.url = pooler.url(&world.url);
     let phrases = ["through a pooler", "poll every 200 ms"];
-    let text = finds(check(&world), "ok", "database", &phrases).await;
+    let text = assert_finding(check(&world), "ok", "database", &phrases).await;
     assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
     assert_line(&text, "ok", "rights", &[]);
 }
 
 #[tokio::test]
-async fn a_stall_of_the_network_makes_no_database_far_away() {
+async fn one_slow_round_trip_does_not_warn_of_a_distant_database() {
     let mut world = World::new().await;
     let proxy = DatabaseProxy::open(&world);
     proxy.set(Network::StallingOnce("select clock_timestamp()"));
     world.url.clone_from(&proxy.url);
-    finds(check(&world), "ok", "database", &[" ms away"]).await;
+    assert_finding(check(&world), "ok", "database", &[" ms away"]).await;
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn another_encoding_fails_before_the_schema_is_created() {
         .await;
     world.url = world.url.replace(&database, &name);
     let phrases = ["LATIN1", "encoding 'UTF8'"];
-    finds(check(&world), "FAIL", "schema", &phrases).await;
+    assert_finding(check(&world), "FAIL", "schema", &phrases).await;
 }
 
 #[tokio::test]
@@ -49,13 +49,13 @@ async fn prepared_transactions_switch_notifications_off_by_default() {
     let database: String = world.ask("select current_database()::text").await;
     let advice = format!("alter database {database} set signaling.notify = 'on'");
     let phrases = ["max_prepared_transactions is 5", &advice];
-    finds(check(&world), "warn", "wakeups", &phrases).await;
+    assert_finding(check(&world), "warn", "wakeups", &phrases).await;
     // Without a superuser, the workers' URL can set it.
     let url = format!("{}&options[signaling.notify]=on", world.url);
     let by_url = check(&world).env("DATABASE_URL", &url);
-    finds(by_url, "ok", "wakeups", &["inserts notify"]).await;
+    assert_finding(by_url, "ok", "wakeups", &["inserts notify"]).await;
     world.execute(&advice).await;
-    finds(check(&world), "ok", "wakeups", &["inserts notify"]).await;
+    assert_finding(check(&world), "ok", "wakeups", &["inserts notify"]).await;
 }
 
 #[tokio::test]
@@ -64,11 +64,11 @@ async fn a_read_only_database_fails() {
     world
         .alter_database("set default_transaction_read_only = on")
         .await;
-    finds(check(&world), "FAIL", "database", &["read-only"]).await;
+    assert_finding(check(&world), "FAIL", "database", &["read-only"]).await;
 }
 
 #[tokio::test]
-async fn autovacuum_refused_messages_and_sequences_have_findings() {
+async fn check_finds_autovacuum_off_refused_messages_and_late_sequences() {
     let insert = "insert into signaling.outbox (id, sender, destination, payload) overriding system value values";
     let next_is_7 = "select setval('signaling.outbox_id_seq', 7, false)";
     let advice = "as the schema's owner, run select setval(";
@@ -115,6 +115,6 @@ async fn autovacuum_refused_messages_and_sequences_have_findings() {
     ] {
         let world = World::new().await;
         world.execute(&damage).await;
-        finds(check(&world), level, subject, phrases).await;
+        assert_finding(check(&world), level, subject, phrases).await;
     }
 }

@@ -4,31 +4,31 @@
 use serde_json::{Value, json};
 use testkit::{World, assert_contains, peer};
 
-use super::{assert_line, check, finds, report};
+use super::{assert_finding, assert_line, check, report};
 use crate::schema::roles::Role;
 
 const UP_TO_DATE: &str = "the schema signaling was up to date already: nothing changed";
 
-async fn migrate_prints(world: &World, line: &str) {
+async fn assert_migrate_prints(world: &World, line: &str) {
     let printed = world.run(&["migrate"]).await;
     let is_printed = printed.lines().any(|printed| printed == line);
     assert!(is_printed, "{line:?}: {printed}");
 }
 
-async fn migrate_installs(world: &World, objects: u32) {
-    migrate_prints(world, &format!("installed {objects} objects")).await;
+async fn assert_migrate_installs(world: &World, objects: u32) {
+    assert_migrate_prints(world, &format!("installed {objects} objects")).await;
 }
 
 async fn assert_is_whole(world: &World) {
     let phrases = ["as this version makes them"];
-    finds(check(world), "ok", "objects", &phrases).await;
-    migrate_prints(world, UP_TO_DATE).await;
+    assert_finding(check(world), "ok", "objects", &phrases).await;
+    assert_migrate_prints(world, UP_TO_DATE).await;
 }
 
 /// Damages the schema, and asserts that a check names objects for `worker migrate`.
-async fn is_found(world: &World, damage: &str, phrases: &[&str]) {
+async fn assert_damage_is_found(world: &World, damage: &str, phrases: &[&str]) {
     world.execute(damage).await;
-    let text = finds(check(world), "FAIL", "objects", phrases).await;
+    let text = assert_finding(check(world), "FAIL", "objects", phrases).await;
     assert_line(&text, "FAIL", "objects", &["run `worker migrate`"]);
 }
 
@@ -59,13 +59,13 @@ async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
         .await;
     let check = || check(&world).env("DATABASE_URL", &role.url);
     let phrases = ["missing: function signaling.claim", "run `worker migrate`"];
-    let text = finds(check(), "FAIL", "objects", &phrases).await;
+    let text = assert_finding(check(), "FAIL", "objects", &phrases).await;
     assert!(!text.contains("grant worker"), "a grant would fail: {text}");
     let phrases = ["lacks function signaling.claim: run `worker migrate`"];
     worker_refuses_to_start(&world, &phrases).await;
 
-    migrate_installs(&world, 1).await;
-    finds(check(), "ok", "rights", &[]).await;
+    assert_migrate_installs(&world, 1).await;
+    assert_finding(check(), "ok", "rights", &[]).await;
     assert_is_whole(&world).await;
 }
 
@@ -76,7 +76,7 @@ async fn a_missing_version_function_is_made_again() {
         .execute("drop function signaling.protocol_version")
         .await;
     let missing = "lacks function signaling.protocol_version";
-    finds(
+    assert_finding(
         check(&world),
         "FAIL",
         "schema",
@@ -85,7 +85,7 @@ async fn a_missing_version_function_is_made_again() {
     .await;
     let refusal = format!("{missing}: run `worker migrate`");
     worker_refuses_to_start(&world, &[&refusal]).await;
-    migrate_installs(&world, 1).await;
+    assert_migrate_installs(&world, 1).await;
 
     // A function of another type returns no version.
     world
@@ -95,7 +95,7 @@ async fn a_missing_version_function_is_made_again() {
         )
         .await;
     report(check(&world), 1).await;
-    migrate_installs(&world, 1).await;
+    assert_migrate_installs(&world, 1).await;
     assert_is_whole(&world).await;
 }
 
@@ -122,11 +122,11 @@ async fn a_function_that_a_person_has_changed_in_any_way_is_replaced() {
          create function signaling.slot_rate(text) returns text language sql as 'select null'",
     ] {
         let phrase = "different or disabled: function signaling.";
-        is_found(&world, change, &[phrase]).await;
-        migrate_installs(&world, 1).await;
+        assert_damage_is_found(&world, change, &[phrase]).await;
+        assert_migrate_installs(&world, 1).await;
         assert_is_whole(&world).await;
         let check = check(&world).env("DATABASE_URL", &role.url);
-        finds(check, "ok", "rights", &[]).await;
+        assert_finding(check, "ok", "rights", &[]).await;
     }
 }
 
@@ -162,12 +162,12 @@ async fn a_dropped_or_disabled_trigger_is_named_and_made_again() {
             1,
         ),
     ] {
-        is_found(&world, damage, &phrases).await;
+        assert_damage_is_found(&world, damage, &phrases).await;
         // Without the trigger, no statement fails, so workers keep sending.
         let worker = world.worker().start();
         worker.until_logged("schema_differs").await;
         drop(worker);
-        migrate_installs(&world, installed).await;
+        assert_migrate_installs(&world, installed).await;
         let refused = peer(json!({"sender": ""}));
         assert!(world.try_insert(&refused).await.is_err());
         assert_is_whole(&world).await;
@@ -188,7 +188,7 @@ async fn a_migration_that_gets_no_lock_for_a_trigger_gives_up_and_names_the_hold
     let migrate = world.command(&["migrate", "--lock-wait", "1s"]);
     migrate.fails(1, &[phrase]).await;
     holder.rollback().await.expect("ended");
-    migrate_installs(&world, 1).await;
+    assert_migrate_installs(&world, 1).await;
     assert_is_whole(&world).await;
 }
 
@@ -215,8 +215,8 @@ async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
             5,
         ),
     ] {
-        is_found(&world, damage, &[phrase]).await;
-        migrate_installs(&world, installed).await;
+        assert_damage_is_found(&world, damage, &[phrase]).await;
+        assert_migrate_installs(&world, installed).await;
         assert_is_whole(&world).await;
         reader.command(&["status"]).succeeds().await;
     }
@@ -244,7 +244,7 @@ async fn lost_tables_and_columns_are_named_and_stop_workers_and_migrations() {
         .execute("alter table signaling.outbox add column request_id text")
         .await;
     // Its views went with the column.
-    migrate_installs(&world, 2).await;
+    assert_migrate_installs(&world, 2).await;
     assert_is_whole(&world).await;
 
     world.execute("drop table signaling.refused cascade").await;
@@ -363,6 +363,6 @@ async fn objects_of_the_application_and_newer_schemas_are_no_damage() {
              drop index signaling.outbox_sent",
         )
         .await;
-    finds(check(&world), "ok", "objects", &["the schema is newer"]).await;
-    migrate_prints(&world, UP_TO_DATE).await;
+    assert_finding(check(&world), "ok", "objects", &["the schema is newer"]).await;
+    assert_migrate_prints(&world, UP_TO_DATE).await;
 }

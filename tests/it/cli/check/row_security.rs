@@ -1,6 +1,6 @@
 //! Row-level security on the schema's tables: which messages are sent, which are shown, and how the operator learns of it.
 
-use super::{check, finds};
+use super::{assert_finding, check};
 use crate::schema::roles::{Role, owned_world};
 use serde_json::json;
 use testkit::{PATIENCE, World, assert_contains, peer};
@@ -13,14 +13,14 @@ const FORCE: &str =
 async fn row_security_that_applies_to_the_functions_owner_fails() {
     let of_superuser = World::new().await;
     of_superuser.execute(FORCE).await;
-    finds(check(&of_superuser), "ok", "row security", &[]).await;
+    assert_finding(check(&of_superuser), "ok", "row security", &[]).await;
     let owned = owned_world().await;
     owned.execute(ENABLE).await;
-    finds(check(&owned), "ok", "row security", &[]).await;
+    assert_finding(check(&owned), "ok", "row security", &[]).await;
     owned.execute(FORCE).await;
     let statement = "run alter table signaling.outbox no force row level security;";
     let phrases = ["policies on outbox", statement];
-    finds(check(&owned), "FAIL", "row security", &phrases).await;
+    assert_finding(check(&owned), "FAIL", "row security", &phrases).await;
 }
 
 #[tokio::test]
@@ -39,13 +39,13 @@ async fn delivery_goes_on_without_force_and_pages_fail_instead_of_showing_nothin
     let check = || check(&world).env("DATABASE_URL", &role.url);
     let message = ["message", &id.to_string()];
     let phrases = ["attempt, outbox apply to", "bypassrls", "dashboard fail"];
-    finds(check(), "warn", "row security", &phrases).await;
+    assert_finding(check(), "warn", "row security", &phrases).await;
     let phrases = ["row-level security", "worker check"];
     role.command(&message).fails(1, &phrases).await;
 
     let name = &role.name;
     world.execute(&format!("alter role {name} bypassrls")).await;
-    finds(check(), "ok", "row security", &[]).await;
+    assert_finding(check(), "ok", "row security", &[]).await;
     role.command(&message).succeeds().await;
 }
 

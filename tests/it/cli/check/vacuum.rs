@@ -4,7 +4,7 @@ use simulator::SimulatorConfig;
 use sqlx::{Connection, PgConnection};
 use testkit::{PATIENCE, Postgres, World, execute};
 
-use super::{check, finds, report};
+use super::{assert_finding, check, report};
 use crate::schema::roles::Role;
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn inactive_slots_and_prepared_transactions_warn() {
     let world = World::on(&postgres, SimulatorConfig::default()).await;
     let check = || check(&world);
     let phrases = ["no slot and no standby"];
-    finds(check(), "ok", "replication", &phrases).await;
+    assert_finding(check(), "ok", "replication", &phrases).await;
 
     world
         .execute("select pg_create_logical_replication_slot('forgotten', 'pgoutput')")
@@ -28,7 +28,7 @@ async fn inactive_slots_and_prepared_transactions_warn() {
         "keeps WAL",
         "pg_drop_replication_slot",
     ];
-    finds(check(), "warn", "replication", &phrases).await;
+    assert_finding(check(), "warn", "replication", &phrases).await;
     let mut session = PgConnection::connect(&world.url).await.expect("connected");
     let statement = "begin; update signaling.retention set deleted = 0; create table held ();
                      prepare transaction 'orphan'";
@@ -38,15 +38,15 @@ async fn inactive_slots_and_prepared_transactions_warn() {
         .until("the transaction is old", PATIENCE, is_named)
         .await;
     let phrases = ["'orphan' of postgres", "rollback prepared"];
-    finds(check(), "warn", "snapshots", &phrases).await;
+    assert_finding(check(), "warn", "snapshots", &phrases).await;
     execute(&mut session, "rollback prepared 'orphan'").await;
-    finds(check(), "ok", "snapshots", &[]).await;
+    assert_finding(check(), "ok", "snapshots", &[]).await;
 }
 
 #[tokio::test]
 async fn a_changed_collation_version_warns() {
     let world = World::new().await;
-    finds(check(&world), "ok", "collations", &[]).await;
+    assert_finding(check(&world), "ok", "collations", &[]).await;
     let version: i32 = world
         .ask("select current_setting('server_version_num')::int")
         .await;
@@ -58,7 +58,7 @@ async fn a_changed_collation_version_warns() {
         .execute("update pg_database set datcollversion = '0' where datname = current_database()")
         .await;
     let phrases = ["was 0 and is", "refresh collation version", "reindex"];
-    finds(check(&world), "warn", "collations", &phrases).await;
+    assert_finding(check(&world), "warn", "collations", &phrases).await;
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
     }
     let check = || check(&world).env("DATABASE_URL", &role.url);
     let phrases = ["3 live workers up to 27"];
-    finds(check(), "ok", "connections", &phrases).await;
+    assert_finding(check(), "ok", "connections", &phrases).await;
 
     let name = &role.name;
     world
@@ -80,14 +80,14 @@ async fn a_connection_limit_below_the_fleets_need_warns() {
         "of 20 are left by the role's connection limit",
         "WORKER_DATABASE_CONNECTIONS",
     ];
-    finds(check(), "warn", "connections", &phrases).await;
+    assert_finding(check(), "warn", "connections", &phrases).await;
 
     world
         .execute(&format!("alter role {name} connection limit -1"))
         .await;
     world.alter_database("connection limit 19").await;
     let phrases = ["of 19 are left by the database's connection limit"];
-    finds(check(), "warn", "connections", &phrases).await;
+    assert_finding(check(), "warn", "connections", &phrases).await;
 }
 
 /// The faults that a query finds in a session for which this view replaces the system's view of its name.

@@ -11,7 +11,7 @@ async fn insert_due(world: &World, due_for_s: i32, mut message: Value) -> i64 {
     world.insert(message).await
 }
 
-/// Claims the next probe and has it fail: its message goes back as a retry that is not due yet.
+/// Claims the next probe and makes it fail. Its message is then a retry that is due in an hour.
 async fn failing_probe(world: &World) -> Option<i64> {
     let probe = Claim::default().run(&world.pool).await;
     let id = *probe.ids().first()?;

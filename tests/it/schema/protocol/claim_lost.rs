@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, logged, world};
+use super::{Claim, Claimed, attempt_lines, world};
 use testkit::{World, peer};
 
 /// A message whose worker died, and whose lease has ended.
@@ -29,7 +29,7 @@ async fn a_lost_message_that_may_be_repeated_is_claimed_again() {
     assert_eq!((row.attempts, row.claim_id), (1, Some(claimed.id)));
     assert_eq!(row.claimed_by.as_deref(), Some("tester"));
     let lost = "1 lost worker charged the dead one";
-    assert_eq!(logged(&world, id).await, [lost]);
+    assert_eq!(attempt_lines(&world, id).await, [lost]);
     assert_eq!(world.attempts(id).await[0].sent_at, None);
 }
 
@@ -66,7 +66,7 @@ async fn a_lost_message_without_attempts_left_ends_as_failed_without_another_cal
         "1 lost worker charged the dead one",
         "2 lost worker charged tester",
     ];
-    assert_eq!(logged(&world, id).await, attempts);
+    assert_eq!(attempt_lines(&world, id).await, attempts);
 }
 
 #[tokio::test]

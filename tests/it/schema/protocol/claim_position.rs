@@ -38,7 +38,7 @@ async fn a_claim_passes_over_messages_up_to_the_scan_position_of_their_kind() {
 }
 
 #[tokio::test]
-async fn a_claim_that_took_all_or_of_a_paused_lane_says_when_the_next_message_is_due() {
+async fn a_claim_without_more_due_messages_returns_the_next_due_time() {
     let world = world().await;
     let later = world
         .insert(peer(json!({"due_at": world.time_in(60_000).await})))

@@ -9,7 +9,7 @@ use testkit::{execute, peer};
 #[tokio::test]
 async fn slots_begin_after_the_lookahead_and_fill_the_horizon() {
     let world = world().await;
-    // Slots of the past, which nobody took, are not made up for.
+    // A claim gives out no slot of the past.
     assert!(world.lane::<bool>("next_slot_at = 'epoch'").await);
     world.insert_many(60).await;
     let claimed = Claim::default().run(&world.pool).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Claim, Claimed, logged, refusal, set_workers, world};
+use super::{Claim, Claimed, attempt_lines, refusal, set_workers, world};
 use testkit::{World, assert_contains, peer};
 
 /// A world with a lane of the environment `production`, and so many messages.
@@ -134,7 +134,7 @@ async fn an_adopted_app_whose_messages_are_cancelled_has_none_that_is_pending() 
     assert_eq!(world.row(other).await.status, "pending");
     // The source may have called what it had claimed.
     let lost = "1 lost worker charged w";
-    assert_eq!(logged(&world, 1).await, [lost]);
+    assert_eq!(attempt_lines(&world, 1).await, [lost]);
     assert_eq!(world.row(2).await.error.as_deref(), Some("HTTP 500"));
 }
 

@@ -26,7 +26,7 @@ async fn expire_default(world: &World) -> (i32, i32) {
     (expired, unknown)
 }
 
-/// Inserts a message that waits for later, and whose time is over.
+/// Inserts a message that is due later and has expired.
 async fn overdue(world: &World, columns: Value) -> i64 {
     let past = world.time_in(-1_000).await;
     let mut message = peer(json!({"due_at": world.time_in(60_000).await, "expires_at": past}));

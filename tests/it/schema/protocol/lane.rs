@@ -28,7 +28,7 @@ async fn limits(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn a_lane_is_opened_with_the_configured_limit_and_follows_its_changes() {
+async fn a_lane_opens_with_the_configured_limit_and_takes_a_new_one() {
     let world = World::new().await;
     for (limit, limits_then) in [
         (102.0, "102 102 100.000"),

@@ -22,10 +22,10 @@ struct NextDue {
 }
 
 /// Looks at apps, each from a scan position for both kinds.
-async fn next_due(world: &World, looks: &[(&str, &str, i64)]) -> BTreeMap<String, NextDue> {
-    let apps: Vec<&str> = looks.iter().map(|(app, ..)| *app).collect();
-    let times: Vec<&str> = looks.iter().map(|(_, time, _)| *time).collect();
-    let ids: Vec<i64> = looks.iter().map(|(.., id)| *id).collect();
+async fn next_due(world: &World, positions: &[(&str, &str, i64)]) -> BTreeMap<String, NextDue> {
+    let apps: Vec<&str> = positions.iter().map(|(app, ..)| *app).collect();
+    let times: Vec<&str> = positions.iter().map(|(_, time, _)| *time).collect();
+    let ids: Vec<i64> = positions.iter().map(|(.., id)| *id).collect();
     let rows: Vec<NextDue> = sqlx::query_as(
         "select app, (due->>'at')::timestamptz as at, due->'hold'->>'kind' as hold,
                 (due->'hold'->>'until')::timestamptz as hold_until,
@@ -66,9 +66,9 @@ async fn each_app_that_has_a_lane_gets_a_row() {
         .insert(peer(json!({"app": "other", "due_at": later})))
         .await;
     world.insert(peer(json!({"app": "unserved"}))).await;
-    let looks = ["default", "other", "unserved"].map(|app| (app, BEGINNING, 0));
+    let positions = ["default", "other", "unserved"].map(|app| (app, BEGINNING, 0));
     let before = now(&world).await;
-    let rows = next_due(&world, &looks).await;
+    let rows = next_due(&world, &positions).await;
     assert!(rows.keys().eq(["default", "other"]), "{rows:?}");
     assert!(rows["default"].at >= before);
     for (app, id) in [("default", id), ("other", other)] {
@@ -91,14 +91,14 @@ async fn each_app_is_looked_at_from_its_own_scan_position() {
         let message = peer(json!({"app": app, "due_at": due_at}));
         ids.push(world.insert(message).await);
     }
-    let looks = [("default", &*due_at, ids[0]), ("other", &*due_at, ids[3])];
-    let rows = next_due(&world, &looks).await;
+    let positions = [("default", &*due_at, ids[0]), ("other", &*due_at, ids[3])];
+    let rows = next_due(&world, &positions).await;
     assert_eq!(rows["default"].first_id, Some(ids[1]));
     assert_eq!(rows["other"].first_id, None);
 }
 
 #[tokio::test]
-async fn a_retry_or_a_lease_that_ends_is_told_of_within_the_poll_interval() {
+async fn next_due_shows_retries_and_ending_leases_within_the_poll_interval() {
     for is_claimed in [false, true] {
         let world = world().await;
         let (id, _) = claimed_message(&world).await;

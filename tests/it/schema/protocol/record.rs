@@ -6,7 +6,7 @@ use sqlx::postgres::types::PgInterval;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Claim, Claimed, claimed_message, database_error, logged, now, world};
+use super::{Claim, Claimed, attempt_lines, claimed_message, database_error, now, world};
 use testkit::peer;
 
 /// One record, as the worker writes it.
@@ -61,7 +61,7 @@ impl Record {
         }
     }
 
-    /// The API rejected the message.
+    /// A record of a rejected call.
     pub(super) fn failed(id: i64, claim: &Claimed) -> Self {
         Self {
             delay: None,
@@ -73,7 +73,7 @@ impl Record {
         }
     }
 
-    /// The API failed, and the message may not be to blame.
+    /// A record of a failed call that is not charged to the message.
     fn uncharged(id: i64, claim: &Claimed) -> Self {
         Self {
             charged: false,
@@ -83,7 +83,7 @@ impl Record {
         }
     }
 
-    /// The message ends without an attempt.
+    /// A record of a message that expires without a call.
     fn expired(id: i64, claim: &Claimed) -> Self {
         Self {
             status: Some("expired"),
@@ -96,7 +96,7 @@ impl Record {
         }
     }
 
-    /// The claim's first message goes back without an attempt.
+    /// A record that releases the claim's first message without a call.
     fn released(id: i64, claim: &Claimed) -> Self {
         Self {
             original_due_at: claim.messages[0].original_due_at,
@@ -193,7 +193,7 @@ async fn a_message_that_goes_back_belongs_to_nobody_and_logs_its_attempt() {
     let found = (row.error.as_deref(), row.finished_at);
     assert_eq!(found, (Some("HTTP 500"), None));
     let transient = "1 transient message charged tester";
-    assert_eq!(logged(&world, id).await, [transient]);
+    assert_eq!(attempt_lines(&world, id).await, [transient]);
     let details =
         "select concat_ws(', ', duration, http_status, error, evidence) from signaling.attempt";
     assert_eq!(
@@ -225,7 +225,7 @@ async fn failed_attempts_are_numbered_and_counted_as_charged_or_uncharged() {
         "2 transient message charged tester",
         "3 transient unclear uncharged tester",
     ];
-    assert_eq!(logged(&world, id).await, expected);
+    assert_eq!(attempt_lines(&world, id).await, expected);
     // An accepted message keeps the count of what failed before.
     world.set_messages("due_at = now()").await;
     let claim = Claim::default().run(&world.pool).await;
@@ -271,7 +271,7 @@ async fn records_without_faults_and_evidences_are_written_too() {
         ))
         .await;
     let transient = "1 transient uncharged tester";
-    assert_eq!(logged(&world, id).await, [transient]);
+    assert_eq!(attempt_lines(&world, id).await, [transient]);
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ async fn a_report_without_news_writes_the_workers_row_alone() {
 }
 
 #[tokio::test]
-async fn a_worker_that_retires_leaves_nothing_behind_but_the_others() {
+async fn a_worker_that_retires_deletes_its_own_rows_alone() {
     let world = World::new().await;
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     report(&world, one, 7, None).await;

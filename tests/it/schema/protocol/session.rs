@@ -6,7 +6,7 @@ use crate::schema::try_to;
 use testkit::{ask, execute};
 
 /// A call of each function that a worker's role may call and that refuses other isolation levels than `read committed`.
-pub(super) const LOCKING: [&str; 14] = [
+pub(super) const READ_COMMITTED_ONLY: [&str; 14] = [
     "add_minute_stats('[]')",
     "claim('default', gen_random_uuid(), 'me', 1, '30 seconds', '1 second', '0', 'infinity', '-infinity', 0, '-infinity', 0, '2 seconds', true)",
     "delete_finished(gen_random_uuid(), '1 hour')",
@@ -51,7 +51,11 @@ async fn the_calls_here_are_those_of_all_functions_that_a_worker_may_call() {
             worker.name
         ))
         .await;
-    let mut called: Vec<&str> = LOCKING.into_iter().chain(ANY_LEVEL).map(name).collect();
+    let mut called: Vec<&str> = READ_COMMITTED_ONLY
+        .into_iter()
+        .chain(ANY_LEVEL)
+        .map(name)
+        .collect();
     called.sort_unstable();
     assert_eq!(called, granted);
 }
@@ -62,7 +66,7 @@ async fn functions_that_lock_and_write_refuse_all_isolation_levels_but_read_comm
     let mut session = world.connect().await;
     for level in ["repeatable read", "serializable"] {
         let begin = format!("begin isolation level {level}");
-        for call in LOCKING {
+        for call in READ_COMMITTED_ONLY {
             execute(&mut session, &begin).await;
             let called = try_to(&mut session, &format!("select * from signaling.{call}")).await;
             let error = database_error(called.expect_err(call));
@@ -78,7 +82,7 @@ async fn functions_that_lock_and_write_refuse_all_isolation_levels_but_read_comm
             execute(&mut session, &call).await;
         }
     }
-    for call in LOCKING.into_iter().chain(ANY_LEVEL) {
+    for call in READ_COMMITTED_ONLY.into_iter().chain(ANY_LEVEL) {
         let call = format!("select * from signaling.{call}");
         execute(&mut session, &call).await;
     }
@@ -117,7 +121,7 @@ async fn a_function_fails_where_row_level_security_would_hide_messages_from_it()
     let statement =
         "alter table signaling.outbox enable row level security, force row level security";
     execute(&mut session, statement).await;
-    let calls = LOCKING.into_iter().chain(ANY_LEVEL);
+    let calls = READ_COMMITTED_ONLY.into_iter().chain(ANY_LEVEL);
     let calls = calls.chain(["cancel(1)", "retry('default')"]);
     for call in calls.filter(|call| reads_messages.contains(&name(call))) {
         execute(&mut session, "begin").await;

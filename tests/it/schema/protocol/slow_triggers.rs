@@ -9,7 +9,7 @@ use super::{Claim, database_error, insert, world};
 use crate::schema::try_to;
 use testkit::{World, ask, execute, peer};
 
-/// Creates a trigger that keeps changes for which a condition holds waiting.
+/// Creates a trigger that delays each change that meets a condition.
 async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {
     world
         .execute(&format!(

@@ -54,7 +54,7 @@ async fn no_slot_is_given_out_for_as_long_as_the_api_asks() {
     assert_eq!(throttle(&world, at, "60 seconds").await, None);
     let until: OffsetDateTime = world.lane("retry_after_until").await;
     assert!(until > at + Duration::seconds(60));
-    // The wait stands apart from the slots that were given out.
+    // The wait does not move `next_slot_at`.
     assert!(world.lane::<bool>("next_slot_at = 'epoch'").await);
     world.insert_many(1).await;
     let claimed = Claim::default().run(&world.pool).await;

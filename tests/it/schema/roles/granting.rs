@@ -123,15 +123,19 @@ async fn a_role_that_can_not_log_in_is_granted_its_rights_with_a_note() {
     assert!(granted.contains(&note), "{granted}");
 }
 
-/// Without a lock, Postgres fails with `tuple concurrently updated`.
+/// Without a lock, concurrent grants fail with `tuple concurrently updated`.
 #[tokio::test]
 async fn grants_that_are_made_at_once_all_succeed() {
     let world = World::new().await;
-    let mut grants = JoinSet::new();
+    let mut commands = Vec::new();
     for number in 0..6 {
         let kind = KINDS[number % KINDS.len()];
         let role = Role::new(&world, &format!("{kind}_{number}")).await;
-        grants.spawn(world.command(&["grant", kind, &role.name]).finish());
+        commands.push(world.command(&["grant", kind, &role.name]));
+    }
+    let mut grants = JoinSet::new();
+    for command in commands {
+        grants.spawn(command.finish());
     }
     for granted in grants.join_all().await {
         assert_eq!(granted.code, Some(0), "{granted:?}");

@@ -5,7 +5,7 @@ use super::{
 };
 use testkit::World;
 
-/// The table in README.md.
+/// The columns of the table in docs/producing.md.
 const PRODUCERS_COLUMNS: &str = "app, sender, destination, channel_name, payload, wait_for_ack, \
     enable_offline_messaging, enable_historical_messaging, due_at, expires_at, max_attempts, at_most_once, \
     dedupe_key, traceparent";

@@ -94,7 +94,7 @@ async fn set_traps(connection: &mut PgConnection, evil: &str) {
     can(connection, &TRAPS.replace("{evil}", evil)).await;
 }
 
-/// The roles that executed something of the attacker's.
+/// The roles that executed a function of the attacker.
 async fn loot(world: &World, evil: &str) -> Vec<String> {
     let loot = format!("select as_whom from {evil}.loot");
     world.column(&loot).await
