@@ -21,7 +21,7 @@ struct NextDue {
     retry_id: Option<i64>,
 }
 
-/// Looks at apps, each from a scan position for both kinds.
+/// Calls `signaling.next_due` for these apps. Each app has one scan position, for first attempts and for retries.
 async fn next_due(world: &World, positions: &[(&str, &str, i64)]) -> BTreeMap<String, NextDue> {
     let apps: Vec<&str> = positions.iter().map(|(app, ..)| *app).collect();
     let times: Vec<&str> = positions.iter().map(|(_, time, _)| *time).collect();
