@@ -212,8 +212,8 @@ async fn a_command_finds_the_servers_psql_without_one_in_its_path() {
     let path = tempfile::tempdir().expect("a directory");
     let folders = std::env::var_os("PATH").expect("a PATH");
     for name in PROGRAMS {
-        let program = std::env::split_paths(&folders).map(|folder| folder.join(name));
-        let program = program.filter(|program| program.is_file()).next();
+        let mut programs = std::env::split_paths(&folders).map(|folder| folder.join(name));
+        let program = programs.find(|program| program.is_file());
         let program = program.unwrap_or_else(|| panic!("there is no {name}"));
         std::os::unix::fs::symlink(program, path.path().join(name)).expect("linked");
     }
