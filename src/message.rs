@@ -10,7 +10,6 @@ pub(crate) struct Message {
     /// None: a channel message.
     pub(crate) destination: Option<String>,
     pub(crate) channel_name: Option<String>,
-    #[sqlx(try_from = "String")]
     pub(crate) payload: Payload,
     pub(crate) wait_for_ack: bool,
     pub(crate) enable_offline_messaging: bool,
@@ -24,8 +23,9 @@ impl Message {
     }
 }
 
-/// `Debug` shows the size of the payload alone. A clone shares the text.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// `Debug` shows the size of the payload alone. A clone shares the text. sqlx copies the text once from the answer of a claim.
+#[derive(Clone, Default, PartialEq, Eq, sqlx::Type)]
+#[sqlx(transparent, no_pg_array)]
 pub(crate) struct Payload(Arc<str>);
 
 impl Payload {

@@ -35,9 +35,11 @@ const SILENT_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_DATABASE_PAUSE: Duration = Duration::from_secs(1);
-/// A larger claim would take so long that its first slots have passed when its answer arrives. This also bounds the memory
-/// of an answer, to 4 MiB of payloads.
+/// A larger claim would take so long that its first slots have passed when its answer arrives.
 const MAX_MESSAGES: usize = 128;
+/// The payloads of a claim, if they are as large as those of the last claim. Each connection to the database keeps the memory
+/// of its largest answer.
+const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 pub(super) struct ClaimLoop {
     lane: Arc<Lane>,
@@ -48,6 +50,7 @@ pub(super) struct ClaimLoop {
     database_pause: Duration,
     lookahead: Lookahead,
     last_claim_at: Instant,
+    max_messages: usize,
     /// True if the last claim passed over messages for crowded destinations.
     avoids: bool,
     /// True if the last claim timed out. One message may have delayed it, and the next claim finds that message.
@@ -69,6 +72,7 @@ impl ClaimLoop {
             database_pause: DATABASE_PAUSE,
             lookahead: Lookahead::default(),
             last_claim_at: Instant::now(),
+            max_messages: MAX_MESSAGES,
             avoids: false,
             one_by_one: false,
         }
@@ -173,7 +177,7 @@ impl ClaimLoop {
             position,
             app: &self.lane.app,
             claim_id,
-            max_messages: messages.min(MAX_MESSAGES),
+            max_messages: messages.min(self.max_messages),
             lookahead: self.lookahead.0,
             config: &shared.config,
             ended_before: self.lane.ended_before(),
@@ -193,6 +197,9 @@ impl ClaimLoop {
             }
         })?;
         self.lookahead.observe(shared.now().since(batch.at));
+        let sizes = batch.messages.iter();
+        let sizes = sizes.map(|claimed| claimed.message.payload.as_str().len());
+        self.max_messages = max_messages_after(sizes).unwrap_or(self.max_messages);
         self.lane.claimed(position, &batch);
         self.orphaned_claims.release(&self.lane).await;
         let had_failed = std::mem::replace(&mut self.database_pause, DATABASE_PAUSE);
@@ -278,6 +285,13 @@ impl ClaimLoop {
     }
 }
 
+/// How many messages with payloads as large as these a claim may take. None if there were none.
+fn max_messages_after(payload_bytes: impl ExactSizeIterator<Item = usize>) -> Option<usize> {
+    let count = payload_bytes.len();
+    let bytes = payload_bytes.sum::<usize>().max(1);
+    (count > 0).then(|| (MAX_PAYLOAD_BYTES * count / bytes).clamp(1, MAX_MESSAGES))
+}
+
 /// True if the next claim tests one message at a time. A claim does so after one that timed out, because a function of the
 /// application may have delayed that claim, and would delay each claim after it. A database that is only slow needs a plain
 /// claim with a longer timeout, so the two kinds take turns.
@@ -288,5 +302,19 @@ fn next_is_one_by_one(was_one_by_one: bool, claimed: &Result<Batch, sqlx::Error>
         // A delayed claim of another worker keeps the lane's row locked.
         Err(error) if is_without_lock(error) => true,
         Err(error) => !was_one_by_one && is_timeout(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_takes_fewer_messages_if_their_payloads_are_large() {
+        let after = |sizes: &[usize]| max_messages_after(sizes.iter().copied());
+        assert_eq!(after(&[]), None);
+        assert_eq!(after(&[50, 0]), Some(MAX_MESSAGES));
+        assert_eq!(after(&[32 * 1024; 128]), Some(8));
+        assert_eq!(after(&[1_000_000]), Some(1));
     }
 }
