@@ -157,7 +157,11 @@ fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
     for (kind, level, phrase) in [
         (LaneState::Paused, Level::Warn, "paused by ann"),
         (LaneState::Paused, Level::Warn, "run `worker resume`"),
-        (LaneState::Unauthorized, Level::Warn, "correct the app's credentials"),
+        (
+            LaneState::Unauthorized,
+            Level::Warn,
+            "the app's credentials",
+        ),
         (LaneState::Unavailable, Level::Warn, "wait: sending resumes"),
         (LaneState::NoWorker, Level::Ok, "at most 500 calls/s"),
     ] {
