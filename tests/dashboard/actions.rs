@@ -113,7 +113,7 @@ async fn an_action_that_changes_no_message_says_so() {
             "a worker is sending it",
         ),
         ("retry", format!("id={pending}"), 409, "it is pending"),
-        ("cancel", String::new(), 400, "no id of a message"),
+        ("cancel", String::new(), 400, "names no message"),
         ("retry", "id=".into(), 422, "id"),
     ] {
         let response = dashboard
@@ -139,7 +139,10 @@ async fn a_change_that_the_database_does_not_make_in_time_is_reported_as_not_don
     let pause_fails = async || {
         let response = dashboard.try_post("/actions/pause", "app=default").await;
         assert_eq!(response.status, 500);
-        assert_contains(&response.body, &["Not confirmed", "nothing was changed"]);
+        assert_contains(
+            &response.body,
+            &["Not confirmed", "this change was not made"],
+        );
         // The script must not fetch the response to a POST again as if it were a page.
         assert!(!response.body.contains("data-every-s"), "{}", response.body);
         assert!(!world.lane::<bool>("paused_at is not null").await);
