@@ -241,7 +241,7 @@ impl Claimed {
         retries.count()
     }
 
-    /// Whether the lane had no slot for the claim.
+    /// True if the lane had no slot for the claim.
     fn has_no_slot(&self) -> bool {
         self.lane.slots == 0 && self.messages.is_empty()
     }
