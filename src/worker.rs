@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{TryStreamExt, stream};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -93,6 +93,7 @@ pub(crate) async fn run(
         config,
         listening: AtomicBool::new(false),
         recorder_lag: watch::Sender::new(None),
+        poll_planned: Notify::new(),
         database_failures: FailureLog::default(),
         hasher: RandomState::new(),
         shutdown: shutdown.clone(),

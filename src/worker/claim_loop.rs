@@ -191,6 +191,7 @@ impl ClaimLoop {
         let batch = claimed.inspect_err(|error| {
             self.lane.outage_grace.lock().failed();
             self.lane.polls.lock().scan_soon();
+            shared.poll_planned.notify_one();
             if may_have_taken_effect(error) {
                 let lease = self.lane.shared.config.timing.lease();
                 self.orphaned_claims.add(claim_id, lease);

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) listening: AtomicBool,
     /// Since when the recorder lags. Meanwhile no lane claims.
     pub(super) recorder_lag: watch::Sender<Option<Instant>>,
+    /// Wakes the poller, because a lane needs a poll sooner.
+    pub(super) poll_planned: Notify,
     /// One outage is logged once, although the claims of all lanes fail.
     pub(super) database_failures: FailureLog,
     pub(super) hasher: RandomState,
@@ -164,6 +166,11 @@ impl Lane {
         self.polls.lock().plan(now, is_listening, poll_interval)
     }
 
+    pub(super) fn poll_soon(&self) {
+        self.polls.lock().poll_soon();
+        self.shared.poll_planned.notify_one();
+    }
+
     /// This process put a message back: without an attempt, or for a retry. The loop claims it when it is due.
     pub(super) fn put_back(&self, due_at: DbTime, id: i64, is_retry: bool) {
         self.polls.lock().put_back(due_at, id, is_retry);
@@ -181,9 +188,8 @@ impl Lane {
     /// Forgets remembered times after a step of the database's clock, because they are times of another clock.
     pub(super) fn clock_stepped(&self) {
         self.release_unsent();
-        let mut polls = self.polls.lock();
-        polls.position = BEGINNING;
-        polls.poll_soon();
+        self.polls.lock().position = BEGINNING;
+        self.poll_soon();
         self.wakeup.notify_one();
     }
 
@@ -211,12 +217,14 @@ impl Lane {
         self.observe_hold(batch.at, batch.hold);
         self.log_rate(batch.throttled_per_s, Duration::ZERO);
         self.polls.lock().claimed(from, batch);
+        self.shared.poll_planned.notify_one();
     }
 
     pub(super) fn idle(&self, batch: &Batch) {
         let now = Instant::now();
         self.polls.lock().idle(batch, now);
         self.plan_poll(now);
+        self.shared.poll_planned.notify_one();
         let took_nothing = batch.hold.is_none() && batch.messages.is_empty();
         let is_done = took_nothing && self.in_flight.count() == 0;
         if is_done && self.breaker.lock().nothing_due(now) == Transition::Doubt {

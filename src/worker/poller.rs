@@ -41,7 +41,16 @@ async fn poll_forever(process: &Process) {
             }
             poll(process, &lanes, renews_wakeup).await;
         }
-        tokio::time::sleep(TICK).await;
+        let next_polls = process
+            .lanes
+            .values()
+            .map(|lane| lane.polls.lock().next_poll());
+        let soonest = Instant::now() + TICK;
+        let next_poll = next_polls.min().unwrap_or(soonest).max(soonest);
+        tokio::select! {
+            () = tokio::time::sleep_until(next_poll.into()) => {}
+            () = process.shared.poll_planned.notified() => tokio::time::sleep(TICK).await,
+        }
     }
 }
 

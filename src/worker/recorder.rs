@@ -224,6 +224,6 @@ fn apply_result(
             lane.put_back(due_at, record.id, is_retry);
         }
         // The message is due again when its lease ends.
-        (RecordResult::Discarded | RecordResult::Refused, _) => lane.polls.lock().poll_soon(),
+        (RecordResult::Discarded | RecordResult::Refused, _) => lane.poll_soon(),
     }
 }

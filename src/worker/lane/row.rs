@@ -117,7 +117,7 @@ impl Lane {
             Some(true) => {
                 self.breaker.lock().lane_held();
                 // The poller logs the hold, and finds the end of its pause, when the next probe is due.
-                self.polls.lock().poll_soon();
+                self.poll_soon();
             }
             None => {}
         }
@@ -154,7 +154,7 @@ impl Lane {
         let _writing = self.row_writer.acquire().await;
         let release = || self.shared.outbox.release_hold(&self.app, probe);
         if self.written("released", TRIES, release).await == Some(true) {
-            self.polls.lock().poll_soon();
+            self.poll_soon();
         }
     }
 
@@ -164,7 +164,7 @@ impl Lane {
         let release = || self.shared.outbox.release(&self.app, &claims);
         let written = self.written("freed for the next probe", TRIES, release);
         written.await;
-        self.polls.lock().poll_soon();
+        self.poll_soon();
     }
 
     /// Corrects the due times of messages that would otherwise wait for as long as the database's clock was set back.
