@@ -41,7 +41,7 @@ const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
 const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
 impl Outbox {
-    /// Runs the missing migrations, and calls `on_applied` with a line after each. Then installs the functions, views and
+    /// Runs the missing migrations, and calls `on_applied` with a line for each change. Then installs the functions, views and
     /// triggers that are missing or different. Processes that migrate at once take turns. Waits up to `lock_wait` for its turn,
     /// for the locks of each migration, and for those of the installation. After an error, the finished migrations stay.
     pub(crate) async fn migrate(
@@ -100,6 +100,7 @@ async fn run(
             event = "schema_migrations_restored",
             "signaling.schema_migrations was empty: its rows are restored"
         );
+        on_applied("restored the rows of signaling.schema_migrations\n".to_owned());
         return Ok(());
     }
     for migration in migrations {
