@@ -61,7 +61,7 @@ begin
                          greatest(floor(slots * retry_share + random())::integer, slots - cardinality(firsts)));
     chosen := retries[:retry_count] || firsts[:slots - retry_count];
 
-    -- Messages are left over before these positions, so the next claim must read them again.
+    -- Some messages before these positions were not chosen, so the next claim must read them again.
     if cardinality(firsts) >= slots - retry_count then
         passed_at := null; passed_id := null;
     end if;

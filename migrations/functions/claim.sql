@@ -13,8 +13,8 @@
 -- wants_wakeup   the worker listens: inserts notify it once this claim leaves no due message
 -- avoided        destinations and channels that have enough calls in flight: the claim passes over their messages
 -- environment    the worker's environment: a lane of another one gives out no slot, and its hold is 'other_environment'
--- one_by_one     after a claim that the database refused, or that timed out: tests each message on its own, and lists
---                messages in signaling.refused that the database refuses to change
+-- one_by_one     after a claim that the database refused, or that timed out: tests each message on its own. If the
+--                database refuses to change a message, lists it in signaling.refused
 --
 -- Returns one row a message, in no order, then one row about the lane, in which only `lane` is not null. If `passed` is not
 -- null, the claim has read first attempts up to this scan position and no further, because it passed over many avoided
@@ -129,7 +129,7 @@ begin
         select tested.claimable, tested.refused into claimable, refused_count
         from signaling.keep_claimable(claimable, claim_id, claimed_by, at + lease, at, stops_at) as tested;
         refused := refused + refused_count;
-        -- If slots seemed left over, the worker would scan past the messages that were not tested in time.
+        -- Otherwise the worker would move its scan position past messages that were not tested in time.
         tested_count := ended.expired + ended.unknown + ended.failed + refused + cardinality(claimable);
         if tested_count < cardinality(chosen) then
             slots := tested_count;

@@ -68,7 +68,7 @@ begin
         insert into signaling.retention default values on conflict do nothing;
     end if;
     select * into turn from signaling.retention
-    -- A turn that seems to last longer than any can was taken before the clock was set back.
+    -- A held_until too far ahead was written before the clock was set back.
     where is_the_only_row
       and (retention.held_until <= began or retention.held_until > began + 2 * rest or held_by = worker)
     for update skip locked;

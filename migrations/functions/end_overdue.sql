@@ -52,7 +52,7 @@ begin
                     end if;
                     code := sqlstate;
                 end;
-                -- Postgres has ended the statement (is_slow), so nothing would bound another try.
+                -- statement_timeout has ended this try, and fires only once, so nothing would bound another one.
                 exit when code = '57014' and clock_timestamp() >= began_at + interval '1 second';
             end loop;
             if one is null then

@@ -1,4 +1,5 @@
--- Finds out which messages can be claimed: claims each one and undoes that. Lists the other ones in signaling.refused.
+-- Finds out which messages can be claimed: claims each message, and undoes the claim. Lists the refused messages in
+-- signaling.refused.
 -- Each message costs a subtransaction, so only a claim that follows a failed one calls this.
 --
 -- stops_at       tests no further message from then on, because Postgres would end the whole claim

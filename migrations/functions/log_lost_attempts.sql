@@ -7,6 +7,10 @@ as $$
 begin
     insert into signaling.attempt (message_id, attempt, outcome, error, fault, charged, claimed_by)
     select id, attempts + uncharged + 1, 'lost', signaling.lost_text(), 'worker', true, claimed_by
-    from signaling.outbox where ctid = any (places) and claim_id is not null;
+    from signaling.outbox
+    where ctid = any (places) and claim_id is not null
+      -- A trigger may keep the message as it is, so that each claim finds the same lost attempt again.
+      and not exists (select from signaling.attempt as logged
+                      where logged.message_id = outbox.id and logged.outcome = 'lost' and logged.recorded_at >= outbox.due_at);
 end
 $$;

@@ -92,7 +92,7 @@ begin
                     reason := concat_ws(' ', sqlstate, nullif(name, ''));
                     result := 'refused';
                 end;
-                -- Postgres has ended the statement (is_slow), so nothing would bound another try.
+                -- statement_timeout has ended this try, and fires only once, so nothing would bound another one.
                 exit when reason = '57014' and clock_timestamp() >= began_at + interval '1 second';
             end loop;
             return next;

@@ -32,7 +32,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
 
     with firsts as (
-        -- The index has all that this reads.
+        -- An index-only scan.
         select app, count(*) filter (where due_at <= began) as queued, count(*) filter (where due_at > began) as scheduled
         from signaling.outbox
         where status = 'pending' and sent_at is null and claim_id is null

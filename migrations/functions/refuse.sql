@@ -1,6 +1,6 @@
--- Lists messages in signaling.refused that the database refuses to change, because of a trigger or a constraint of the
--- application. Claims pass over a listed message until its retry_at. Without the list, one such message would fail each
--- claim of its app. The time until retry_at doubles from one minute to 15.
+-- Writes refused messages to signaling.refused: a trigger or a constraint of the application refuses their change. Claims
+-- pass over a listed message until its retry_at. Without the list, one such message would fail each claim of its app. The
+-- time until retry_at doubles from one minute to 15.
 --
 -- How functions find such messages: a call that changes many messages fails as a whole. The worker, or change_each(), then
 -- repeats the change with `one_by_one`, each message in its own subtransaction. is_refusal() tells refusals from outages.

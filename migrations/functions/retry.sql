@@ -1,5 +1,5 @@
--- Makes finished messages due again that did not succeed and match the filters; null matches any. Each message gets all its
--- attempts again, and loses an expiry that has passed. These messages share the lane's slots with others, as retries.
+-- Makes messages due again that have ended without success. A filter that is null matches every message. Each message gets
+-- all its attempts again, and loses an expiry that has passed. These messages share the lane's slots with others, as retries.
 --
 -- error_like     a pattern for LIKE
 -- dry_run        counts the messages, and changes nothing
