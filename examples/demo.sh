@@ -17,12 +17,14 @@ ask "insert into signaling.outbox (sender, destination, channel_name, wait_for_a
             n % 20 in (6, 7, 8, 9, 10, 17, 18),
             json_build_object('sample', n, 'text', 'Hello from the outbox')
      from generate_series(0, $count - 1) as n"
-final=0
+final=0 idle_s=0
 while [ "$final" -lt "$count" ]; do
     sleep 1
     before=$final
     final=$(ask "select count(finished_at) from signaling.outbox")
     echo "$final of $count final, $((final - before)) in the last second"
+    [ "$final" -gt "$before" ] && idle_s=0 || idle_s=$((idle_s + 1))
+    [ "$idle_s" -lt 60 ] || { echo "No message became final for $idle_s s." >&2; exit 1; }
 done
 
 psql -qX -c "select status, count(*) as messages, count(*) filter (where attempts > 1) as after_a_retry

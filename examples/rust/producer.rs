@@ -80,10 +80,12 @@ async fn main() -> anyhow::Result<()> {
     }
 
     // The table refuses this message, so the transaction stores nothing. The error names a constraint.
-    if let Err(error) = place_order(&pool, "user/17").await
-        && let Some(EnqueueError::Refused { constraint }) = error.downcast_ref()
-    {
-        println!("refused: {constraint}");
+    let Err(error) = place_order(&pool, "user/17").await else {
+        anyhow::bail!("the table accepted an invalid destination");
+    };
+    match error.downcast_ref() {
+        Some(EnqueueError::Refused { constraint }) => println!("refused: {constraint}"),
+        _ => return Err(error),
     }
 
     for message in messages {
@@ -91,7 +93,7 @@ async fn main() -> anyhow::Result<()> {
         println!("message {message}: {status}");
         anyhow::ensure!(
             status != "pending",
-            "no worker has sent it within {TIMEOUT:?}"
+            "no worker has sent message {message} within {TIMEOUT:?}"
         );
     }
     Ok(())
