@@ -10,7 +10,7 @@ use crate::environment::Environment;
 use crate::measurements::{Measurements, median, percentile_99};
 use crate::resource_usage::{add_per_message, since};
 
-/// The sender runs for so long before the first insert.
+/// The time from the sender's start to the first insert.
 const WARM_UP: Duration = Duration::from_secs(2);
 /// The first calls open their connections, so they are not measured.
 const WARM_UP_MESSAGES: u64 = 100;

@@ -10,7 +10,7 @@ use crate::environment::{Environment, Sender, Workload};
 use crate::measurements::{Measurements, count};
 use crate::resource_usage::add_per_message;
 
-/// A run that a scheduler stall disturbs is repeated up to this number.
+/// The benchmark repeats a run that a scheduler stall disturbs, up to this number of runs.
 const MAX_TRIES: u32 = 4;
 
 pub(crate) async fn measure(
@@ -34,7 +34,7 @@ async fn try_measure(
     workload: &Workload,
 ) -> anyhow::Result<Option<Measurements>> {
     let environment = Environment::create(server, sender, workload).await?;
-    // Watching takes processor time, so runs without a limit do without.
+    // Watching takes processor time, and runs without a limit do not need it.
     let stalls = workload.limit.map(|_| SchedulerStalls::watch());
     let senders = environment.start_senders().await?;
     let last = workload.skipped + workload.measured;

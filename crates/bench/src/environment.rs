@@ -20,7 +20,7 @@ const NO_LIMIT: u32 = 1_000_000;
 const BENCH_CONNECTIONS: u32 = 4;
 /// The benchmark's own sessions have this name. All other sessions belong to the senders.
 const APPLICATION_NAME: &str = "signaling-bench";
-/// A measurement fails if no call arrives, or no session ends, for so long.
+/// A measurement fails if no call arrives, or the senders' sessions do not end, within this time.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 

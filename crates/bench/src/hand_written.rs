@@ -1,7 +1,7 @@
 //! A hand-written send loop, to compare the worker with. Each of 64 tasks claims a row, sends it, and records the result.
 //! The tasks share 16 connections, and hold one only while a statement runs.
 //!
-//! A careful person writes such a loop without a worker: prepared statements, `for update skip locked`, an index for each
+//! A careful developer writes such a loop without a worker: prepared statements, `for update skip locked`, an index for each
 //! query. The loop keeps no limit, does not retry, and takes no lease, so a killed loop leaves rows behind as `sending`. A
 //! lease would cost more. The loop must not change between releases, so that its figures stay comparable.
 

@@ -134,7 +134,7 @@ async fn bench(cli: Cli) -> anyhow::Result<()> {
     if scenarios.is_empty() {
         scenarios = Scenario::value_variants().to_vec();
     }
-    // Its commits wait for the disk.
+    // Durable, so that commits wait for the disk as in production.
     let server = ThrowawayPostgres::start_with(&Settings {
         is_durable: true,
         server_settings: vec![

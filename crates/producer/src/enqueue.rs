@@ -9,8 +9,8 @@ use crate::message::NewMessage;
 /// limit.
 const MAX_MESSAGES: usize = 5_000;
 
-/// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is grammar,
-/// and needs no schema.
+/// Runs with the application's `search_path`, so names of types, functions and tables are qualified. `coalesce` is a
+/// keyword, and needs no schema.
 const INSERT: &str = "
     insert into signaling.outbox
         (app, sender, destination, channel_name, payload, wait_for_ack, enable_offline_messaging,
@@ -26,7 +26,8 @@ const INSERT: &str = "
 /// Why [`enqueue`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnqueueError {
-    /// Postgres stores no U+0000. The statement would fail, and the error and the server's log would quote a part of the text.
+    /// Postgres can't store U+0000. The statement would fail, and the error and the server's log would quote a part of
+    /// the text.
     #[error("{column} has the character U+0000, which Postgres can't store: remove the character")]
     Nul {
         /// The column of the text.
@@ -75,7 +76,8 @@ impl From<sqlx::Error> for EnqueueError {
 ///
 /// Returns an id for each message, in the same order. The id is `None` if the `dedupe_key` already exists in the table or in
 /// an earlier message of the call. Producers find the message by its id in `signaling.delivery_status`. The call inserts all
-/// messages or none, unless a trigger changes messages. A call takes up to 5,000 messages. Split more into several calls in one transaction.
+/// messages or none, unless a trigger changes messages. A call takes up to 5,000 messages. Split more into several calls in
+/// one transaction.
 ///
 /// The role needs the privileges of a producer: `worker grant producer`.
 ///

@@ -32,14 +32,14 @@ pub struct NewMessage {
     pub channel_name: Option<String>,
     /// The text, of at most 32,768 bytes.
     pub payload: String,
-    /// The API answers only when the recipient has the message, so that the status distinguishes delivered from offline. Not for
+    /// The API waits for the recipient before it responds, so that the status distinguishes delivered from offline. Not for
     /// channel messages.
     pub wait_for_ack: bool,
     /// The API keeps the message for a recipient that is offline. Not for channel messages.
     pub enable_offline_messaging: bool,
     /// The API keeps the message as a historical message (deprecated by the vendor).
     pub enable_historical_messaging: bool,
-    /// The earliest time to send, in place of the database's present time.
+    /// The earliest time to send. None: the database's present time.
     #[serde(serialize_with = "rfc3339::option::serialize")]
     pub due_at: Option<OffsetDateTime>,
     /// No call starts after this time.

@@ -21,7 +21,7 @@ use super::response::{
     GARBAGE, close_without_response, failure, half_response, response, success, usual_body,
 };
 
-/// Receivers whose name begins with this prefix are offline.
+/// Recipients whose name begins with this prefix are offline.
 const OFFLINE_PREFIX: &str = "offline-";
 
 /// State that the endpoints and the control API share.
@@ -136,7 +136,7 @@ fn reply(call: &mut Call, fault: Option<Fault>) -> Reply {
         true => "message_delivered",
     };
     call.fault = fault.as_ref().map(Into::into);
-    call.accepted = fault.as_ref().is_none_or(Fault::takes_message);
+    call.accepted = fault.as_ref().is_none_or(Fault::accepts_message);
     let request_id = &call.request_id;
     let ok = |body: Body| Reply::Respond(response(StatusCode::OK, body, request_id, None));
     match fault {

@@ -21,7 +21,7 @@ Examples:
   worker simulate --fault 500:destination=flaky-,first_calls=1 --fault slow=3s:destination=slow-
       The first call of each message to flaky-... fails. Responses for slow-... take three seconds.
 
-Receivers whose name begins with offline- are offline.
+Recipients whose name begins with offline- are offline.
 
 A fault is FAULT[:KEY=VALUE,...]. A call meets the fault of the first rule that matches.
   FAULT  a status from 200 to 599, slow=DURATION, drop (the API accepts the message and closes the

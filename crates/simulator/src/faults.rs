@@ -11,28 +11,28 @@ use super::ledger::Call;
 #[derive(Debug, Clone, PartialEq, Eq, EnumString, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum Fault {
-    /// The API responds with this status, and does not take the message. Without a body, it sends the usual one.
+    /// The API responds with this status, and does not accept the message. Without a body, it sends the usual one.
     Status {
         code: u16,
         retry_after: Option<String>,
         body: Option<String>,
     },
-    /// The API takes the message, and responds after this delay.
+    /// The API accepts the message, and responds after this delay.
     Slow(Duration),
-    /// The API takes the message, and closes the connection without a response.
+    /// The API accepts the message, and closes the connection without a response.
     Drop,
-    /// The API closes the connection without a response, and does not take the message.
+    /// The API closes the connection without a response, and does not accept the message.
     DropBefore,
-    /// The API takes the message, and never responds.
+    /// The API accepts the message, and never responds.
     Hang,
-    /// The API takes the message, and responds with status 200 and a body that is not JSON.
+    /// The API accepts the message, and responds with status 200 and a body that is not JSON.
     Garbage,
-    /// The API takes the message, and closes the connection in the middle of the response.
+    /// The API accepts the message, and closes the connection in the middle of the response.
     HalfBody,
 }
 
 impl Fault {
-    pub(super) fn takes_message(&self) -> bool {
+    pub(super) fn accepts_message(&self) -> bool {
         !matches!(self, Self::Status { .. } | Self::DropBefore)
     }
 
@@ -77,7 +77,7 @@ pub struct FaultRule {
     destination: String,
     /// Probability of the fault for a call that meets the other conditions.
     share: f64,
-    /// Remaining number of faults. The API counts it down.
+    /// The number of calls that the fault may still hit.
     pub(super) count: Option<u64>,
     /// Matches only the first so many calls of each message.
     first_calls: Option<u32>,

@@ -34,7 +34,7 @@ pub struct Call {
     pub sender: String,
     /// The receiving user or channel.
     pub target: String,
-    /// Empty if the payload has more than 256 bytes.
+    /// `None` if the payload has more than 256 bytes.
     pub payload: Option<String>,
     #[serde(skip)]
     pub(super) payload_hash: u64,
@@ -45,7 +45,7 @@ pub struct Call {
     pub status: Option<u16>,
     /// The injected fault, such as `drop`.
     pub fault: Option<&'static str>,
-    /// The API has taken the message, even if a fault spoiled the response.
+    /// The API has accepted the message, even if a fault damaged the response.
     pub accepted: bool,
     pub request_id: String,
 }
@@ -56,10 +56,11 @@ impl Call {
         self.payload = (payload.len() <= MAX_KEPT_PAYLOAD_BYTES).then_some(payload);
     }
 
-    /// Calls with equal keys carry the same message. The API has no idempotency key, so the contents have to do.
+    /// Calls with equal keys carry the same message. The API has no idempotency key, so only the content identifies a
+    /// message.
     fn message_key(&self) -> u64 {
-        let receiver = (&self.app_id, self.kind, &self.sender, &self.target);
-        hash((receiver, self.payload_hash))
+        let recipient = (&self.app_id, self.kind, &self.sender, &self.target);
+        hash((recipient, self.payload_hash))
     }
 }
 
@@ -76,7 +77,8 @@ pub struct Summary {
     pub calls: u64,
     /// Accepted messages, including duplicates.
     pub accepted: u64,
-    /// Messages that the API accepted more than once, among the last million different ones.
+    /// Messages that the API accepted more than once. After each million different messages, the ledger forgets them and
+    /// misses their later duplicates.
     pub duplicates: u64,
     /// Open connections, including those of clients of the control API.
     pub open_connections: u64,

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream;
 use serde_json::json;
 
-/// A page of a broken proxy: neither JSON nor UTF-8.
+/// The body that a broken proxy may send: neither JSON nor UTF-8.
 pub(super) const GARBAGE: &[u8] = b"<html>\xff\xfe{\"result\":";
 
 pub(super) fn success(code: &str, request_id: &str) -> String {
@@ -54,13 +54,13 @@ pub(super) fn response(
     (status, headers, retry_after, body.into()).into_response()
 }
 
-/// A response that ends before the announced length, so that the server has to close the connection.
+/// A response that ends before its announced length, so that hyper closes the connection.
 pub(super) fn half_response(mut body: String, request_id: &str) -> Response {
     let length = body.len();
     body.truncate(length / 2);
     let half = stream::unfold(Some(body), async |half| {
         if half.is_none() {
-            // Meanwhile the server writes the first half. Otherwise it would drop even the head.
+            // Lets hyper write the first half. Otherwise hyper would drop even the head.
             tokio::task::yield_now().await;
         }
         half.map(|half| (Ok::<_, Infallible>(half), None))

@@ -77,7 +77,7 @@ fn check(
     )
 }
 
-/// Bytes behind their length.
+/// Reads a length, and as many bytes.
 fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = rest.try_get_u16_le().ok()?;
     rest.split_off(..usize::from(length))
@@ -117,7 +117,7 @@ pub(crate) mod tests {
         format!("007{}", STANDARD.encode(encoder.finish().unwrap()))
     }
 
-    /// A token as a user's server would make it.
+    /// A token as the worker makes it.
     pub(crate) fn made(app_id: &str, user_id: &str, issued_at_s: u32) -> String {
         let text = |text: &str| {
             let mut bytes = u16::try_from(text.len()).unwrap().to_le_bytes().to_vec();

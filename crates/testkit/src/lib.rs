@@ -59,7 +59,7 @@ pub async fn comes_true(deadline: Duration, mut holds: impl AsyncFnMut() -> bool
 pub async fn until(what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
     assert!(
         comes_true(deadline, holds).await,
-        "{what}: not so within {deadline:?}"
+        "{what}: not true within {deadline:?}"
     );
 }
 

@@ -43,7 +43,7 @@ pub struct Settings {
 impl Settings {
     fn server_arguments(&self) -> Vec<String> {
         let mut settings = vec![
-            // For the workers and tests that share a cluster.
+            // Many workers and tests share a cluster.
             "max_connections=400",
             "listen_addresses=127.0.0.1",
             "shared_buffers=64MB",

@@ -75,7 +75,7 @@ impl Worker {
         Self::new(arguments).env("DATABASE_URL", url)
     }
 
-    /// The usual app.
+    /// Configures the usual app.
     pub fn with_app(self) -> Self {
         self.env("AGORA_APP_ID", APP_ID)
             .env("AGORA_API_KEY", API_KEY)
@@ -123,7 +123,7 @@ impl Worker {
         self
     }
 
-    /// On Linux, some twenty unread lines fill the pipe of the log.
+    /// Shrinks the pipe of the log on Linux, so that about twenty unread lines fill it.
     pub fn small_log_pipe(mut self) -> Self {
         self.has_small_log_pipe = true;
         self
@@ -229,7 +229,7 @@ impl Running {
         assert_eq!(self.wait_exit().await, Some(0), "`{}` failed", self.name);
     }
 
-    /// Kills the process. The database may still execute a statement of it.
+    /// Kills the process. The database may still execute its last statement.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("killed");
     }
@@ -240,7 +240,7 @@ impl Running {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// While the log is stalled, nothing reads it, so that its pipe fills up.
+    /// Stops or continues to read the log. Without a reader, its pipe fills up.
     pub fn stall_log(&self, is_stalled: bool) {
         self.stderr.is_stalled.send_replace(is_stalled);
     }

@@ -22,7 +22,7 @@ const WORKER_BACKENDS: &str = "select pid from pg_stat_activity
 
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
-/// Waits until no other test of this process measures, and keeps the others waiting.
+/// Waits until no other test of this process measures. Such tests wait until the returned guard is dropped.
 pub async fn whole_machine() -> MutexGuard<'static, ()> {
     MACHINE.lock().await
 }
@@ -50,7 +50,7 @@ impl World {
     }
 
     /// A world with this simulator, which accepts the usual key if it has no credentials. Tests that share the machine can't
-    /// have a limit of calls: after a stall of more than 10 ms, calls arrive together that started apart.
+    /// set a limit of calls, because after a stall of more than 10 ms, calls arrive together that started apart.
     pub async fn with(simulator: SimulatorConfig) -> Self {
         Self::on(Postgres::shared().await, simulator).await
     }
@@ -103,7 +103,7 @@ impl World {
             .env("WORKER_RETRY_CAP", "200ms")
     }
 
-    /// A connection of its own, which goes where the commands go.
+    /// A new connection to the database, through PgBouncer if the commands use it.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("connected")
     }
@@ -120,7 +120,7 @@ impl World {
         self.execute(&update).await;
     }
 
-    /// Changes messages by hand. After the columns, there may be a `where`.
+    /// Changes messages by hand. `changes` may end with a `where`.
     pub async fn set_messages(&self, changes: &str) {
         self.execute(&format!("update signaling.outbox set {changes}"))
             .await;
@@ -282,7 +282,7 @@ impl World {
     pub async fn until(&self, what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
         if !comes_true(deadline, holds).await {
             let state = self.state().await;
-            panic!("{what}: not so within {deadline:?}\n{state}");
+            panic!("{what}: not true within {deadline:?}\n{state}");
         }
     }
 

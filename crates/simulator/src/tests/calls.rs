@@ -48,7 +48,7 @@ async fn the_ledger_records_an_accepted_channel_message() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_an_ack_says_whether_the_receiver_is_online() {
+async fn a_call_that_waits_for_an_ack_says_whether_the_recipient_is_online() {
     let simulator = started(&[]).await;
     let mut client = Client::new(&simulator).await;
     let reply = client.send("bob", "hello").await.unwrap();

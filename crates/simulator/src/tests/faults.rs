@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_status_fault_does_not_take_the_message() {
+async fn a_status_fault_does_not_accept_the_message() {
     let simulator = started(&["503:first_calls=1,retry_after=2"]).await;
     let mut client = Client::new(&simulator).await;
     let reply = client.send("bob", "hello").await.unwrap();
@@ -16,7 +16,7 @@ async fn a_status_fault_does_not_take_the_message() {
 }
 
 #[tokio::test]
-async fn drop_takes_the_message_and_drop_before_does_not() {
+async fn drop_accepts_the_message_and_drop_before_does_not() {
     let simulator = started(&["drop:count=1", "drop_before:count=1"]).await;
     for (fault, accepted) in [("drop", true), ("drop_before", false)] {
         let mut client = Client::new(&simulator).await;
@@ -67,7 +67,7 @@ async fn a_half_body_ends_early_and_garbage_is_not_json() {
 }
 
 #[tokio::test]
-async fn a_hanging_call_takes_the_message_and_ends_at_the_stop() {
+async fn a_hanging_call_accepts_the_message_and_ends_at_the_stop() {
     let simulator = started(&["hang"]).await;
     let mut client = Client::new(&simulator).await;
     let calling = tokio::spawn(async move { client.send("bob", "hello").await.is_err() });

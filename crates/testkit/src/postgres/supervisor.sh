@@ -68,10 +68,10 @@ while read -r order port <&3; do
         done
         echo "up $server"
         read -r order
-        heard=$?
+        read_code=$?
         trap '' USR1
         kill -s QUIT "$server"
-        exit "$heard"
+        exit "$read_code"
     ) <&3 3<&- &
     listener=$!
 

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Makes a copy of this program start a cluster in the named directory, and wait to be killed.
 const VICTIM: &str = "WORKER_TEST_VICTIM_DIRECTORY";
 
-/// A directory for clusters alone, so that a test sees leftovers. Every user can reach it below `/tmp`.
+/// A directory for the clusters of one test, so that the test finds leftovers. PostgreSQL's user can enter it.
 fn nursery() -> TempDir {
     let directory = TempDir::new_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
@@ -191,7 +191,7 @@ async fn nothing_is_left_of_a_server_that_ends_by_itself() {
     cluster.stop().await.unwrap();
 }
 
-/// No test, but the process that the next test kills.
+/// Not a test: the process that the next test kills.
 #[tokio::test]
 async fn victim() {
     let Some(parent) = env::var_os(VICTIM) else {
