@@ -1,15 +1,16 @@
-//! Compares the schema with this version's while the worker runs. Waiting does not bring back a function, table or column that
-//! a person has dropped, so the worker stops and logs the reason. A dropped trigger makes no statement fail, but the database
+//! Compares the schema with the one that this version needs. Waiting does not bring back a function, table or column that a
+//! person has dropped, so the worker stops and logs the reason. A dropped trigger makes no statement fail, but the database
 //! then accepts messages that the API refuses, so the worker logs it.
 
 use std::time::{Duration, Instant};
 
 use crate::outbox::{Damage, Outbox, SchemaError, list_names};
 
-/// The query takes about 10 ms.
-const COMPARE_EVERY: Duration = Duration::from_secs(10);
-/// `worker migrate` replaces functions in one transaction, so they are never missing meanwhile. A restore takes longer than a
-/// transaction, and must not stop the workers.
+/// The query takes Postgres about 25 ms.
+const COMPARE_EVERY: Duration = Duration::from_secs(30);
+const COMPARE_UNUSABLE_EVERY: Duration = Duration::from_secs(10);
+/// During a restore, objects may be missing for some seconds, which must not stop the workers. `worker migrate` replaces
+/// functions in one transaction, so they are never missing.
 const UNUSABLE_FOR: Duration = Duration::from_secs(20);
 
 /// Returns the reason when the schema has been unusable for [`UNUSABLE_FOR`]. Logs other damage once.
@@ -43,6 +44,7 @@ pub(super) async fn until_unusable(outbox: &Outbox) -> SchemaError {
                 logged = names;
             }
         }
-        tokio::time::sleep(COMPARE_EVERY).await;
+        let pause = unusable_since.map_or(COMPARE_EVERY, |_| COMPARE_UNUSABLE_EVERY);
+        tokio::time::sleep(pause).await;
     }
 }
