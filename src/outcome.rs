@@ -117,7 +117,7 @@ pub(crate) enum Fault {
     Destination,
     /// The API accepts messages of other workers, or the worker died with this message.
     Worker,
-    /// The API accepts no worker's messages, or not the app's credentials.
+    /// The API accepts messages of no worker, or refuses the app's credentials.
     Api,
     /// The calls of this app exceed its limit.
     Budget,

@@ -25,15 +25,15 @@ pub(crate) const HORIZON: Duration = Duration::from_millis(150);
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lookahead(pub(crate) Duration);
 
-/// A claim that takes less is in time for a slot at its own time.
+/// A claim that takes less time than this needs no lookahead.
 const IN_TIME: Duration = TOLERANCE.checked_div(2).expect("two is not zero");
 
 impl Lookahead {
-    /// With the horizon, this stays below a second, because slots further ahead mean that the API has asked for a pause. A
-    /// worker sends nothing while each claim takes longer.
+    /// With the horizon, this stays below the second for which `open_lane.sql` and `adopt.sql` let old slots pass. A worker
+    /// sends nothing while each claim takes longer.
     pub(crate) const MAX: Duration = Duration::from_millis(800);
 
-    /// Takes in the time of a claim. The next claim may take a quarter longer.
+    /// Follows the duration of a claim. The next claim may take a quarter longer.
     pub(crate) fn observe(&mut self, took: Duration) {
         let faded = self.0 * 7 / 8;
         let enough = (took * 5 / 4).saturating_sub(IN_TIME);
@@ -41,11 +41,11 @@ impl Lookahead {
     }
 }
 
-/// The longest delay of a call after its slot so that it starts with later calls. At 490 a second, two start together. Each
-/// wake-up costs a process more than the rest of a call. The rest of [`TOLERANCE`] is for a busy machine.
+/// A call may wait this long after its slot to start together with later calls, because a wake-up of the process costs more
+/// than the rest of a call. At 490 calls a second, two start together. The rest of [`TOLERANCE`] is for a busy machine.
 const MAX_DELAY: Duration = Duration::from_millis(3);
 
-/// The starts of calls with these slots in order. Calls that can wait for one another start in the last of their slots.
+/// The start of each call, for slots in order. Calls that can wait for one another start in the last of their slots.
 pub(crate) fn coalesced_starts(slots: &[DbTime]) -> Vec<DbTime> {
     let mut starts = Vec::with_capacity(slots.len());
     while let Some(&first) = slots.get(starts.len()) {
@@ -65,7 +65,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_database_nearby_needs_none() {
+    fn a_database_nearby_needs_no_lookahead() {
         let mut lookahead = Lookahead::default();
         lookahead.observe(4 * MS);
         assert_eq!(lookahead.0, Duration::ZERO);

@@ -9,10 +9,10 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use crate::config::UsageError;
 use crate::secret;
 
-/// A proxy elsewhere would connect its own loopback address.
+/// A proxy on another host would connect to its own loopback address.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
-/// The proxy for a target; none if the worker connects the target directly.
+/// The proxy for a target; none if the worker connects to the target directly.
 ///
 /// Fails if the proxy can't be used. A direct connection would bypass the proxy that the operator wanted. The error does not
 /// show the value, because the value may contain a password.

@@ -24,7 +24,7 @@ pub(crate) struct RetryPolicy {
     #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_positive)]
     pub(crate) retry_cap: Duration,
 
-    /// A message that still fails this long after its first failure ends as failed, also if the attempts were not charged
+    /// A message that still fails this long after its first failure ends as failed, even if the attempts were not charged
     #[arg(long, env = "WORKER_GIVE_UP_AFTER", default_value = "24h", value_parser = parse_duration)]
     pub(crate) give_up_after: Duration,
 }

@@ -73,7 +73,7 @@ pub(crate) enum WorkerError {
 struct Process {
     shared: Arc<Shared>,
     lanes: BTreeMap<String, Arc<Lane>>,
-    /// The same after a restart of the reporter. With a new one, this worker would count twice.
+    /// Stays the same when the reporter restarts. With a new ID, this worker would count as two.
     id: Uuid,
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn run(
         traces = shared.config.traces.is_some(),
         "worker started"
     );
-    // A process opens its lanes once.
+    // `set` can't fail, because a process opens its lanes once.
     open.set(lanes.values().cloned().collect()).ok();
     let process = Arc::new(Process {
         shared,
@@ -142,8 +142,8 @@ pub(crate) async fn run(
     last_statements.await.ok();
     let in_flight = process.lanes.values().map(|lane| lane.in_flight.count());
     let unfinished = in_flight.sum();
-    // With nothing in flight, only statements can be left that the database has not answered. This worker has none of their
-    // messages, so an idle worker may stop while its database hangs.
+    // With nothing in flight, the remaining tasks only wait for answers of the database. So an idle worker stops without an
+    // error while its database hangs.
     if drained.is_err() && unfinished > 0 {
         return Err(WorkerError::NotDrained {
             unfinished,
@@ -187,7 +187,7 @@ fn spawn_tasks(process: &Arc<Process>, tasks: &TaskTracker) {
     spawn_background(process, tasks, "queue_counter", stats_flusher::count);
     let process = Arc::clone(process);
     tasks.spawn(async move {
-        // A shutdown does not interrupt a save, because its stats are in no buffer any more.
+        // A shutdown does not interrupt a save. The save has taken its stats out of memory, so they would be lost.
         let start = || stats_flusher::run(&process);
         let shutdown = &process.shared.shutdown;
         restart_after_panics("stats_flusher", None, shutdown, start, || ()).await;

@@ -52,7 +52,8 @@ impl ClockReading {
 /// The drift between two clocks, as a share of the time. A crystal drifts by some 50 millionths.
 const DRIFT: f64 = 100e-6;
 
-/// The estimate follows the reading with the least possible error, as if the database had shown its time halfway.
+/// An estimate from the reading whose error can be least, as if the database had read its clock halfway through the round
+/// trip.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DbClock {
     best: ClockReading,
@@ -74,7 +75,7 @@ const LEAST_STEP: Duration = Duration::from_millis(10);
 /// How fast a clock may be slewed without a step, as a share of the time: chrony's default maximum is a twelfth. Without
 /// this allowance, a worker would find a step in each reading while the clock is slewed, and never send.
 const SLEW: f64 = 0.1;
-/// The longest time between two readings for which the process assumes that rate.
+/// The longest time between two readings for which the process assumes [`SLEW`].
 const MAX_SLEWING: Duration = Duration::from_secs(1);
 /// The rate of slewing that the process assumes for any longer time: NTP slews by up to 500 ppm.
 const LASTING_SLEW: f64 = 1e-3;

@@ -17,7 +17,7 @@ pub(crate) struct SendPermit {
 pub(crate) enum Late {
     /// The slot was missed by more than the tolerance. The call would come together with a later one.
     Slot,
-    /// This process may have stood still, so its present time may be long ago.
+    /// The host may have slept, so this process's estimate of the time may be old.
     StoodStill,
     /// The rest of the lease is shorter than the request timeout. Another worker might claim the message during the call.
     Lease,
@@ -79,7 +79,7 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(30);
     const TIMEOUT: Duration = Duration::from_secs(15);
 
-    /// Clocks that agree: what they show does not matter here.
+    /// The time of the wall clock does not matter here.
     fn moment(instant: Instant) -> Moment {
         Moment {
             instant,

@@ -53,8 +53,7 @@ impl SharedClock {
             state.steps.pop_front();
         }
         let ended_before = step.before.min(step.after);
-        let noticed_at = reading.answered;
-        state.steps.push_back((noticed_at, ended_before));
+        state.steps.push_back((reading.answered, ended_before));
         drop(state);
         self.last_step.send_replace(Some(step));
     }

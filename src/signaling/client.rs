@@ -28,7 +28,7 @@ pub(crate) struct Client {
     pub(crate) app: AppConfig,
     pub(crate) pools: Vec<ConnectionPool>,
     pub(super) hosts: Mutex<Hosts>,
-    /// For changes, and for restored hosts.
+    /// One for avoided hosts, one for restored hosts.
     pub(super) host_logs: [LogThrottle; 2],
 }
 
@@ -76,7 +76,7 @@ impl Client {
         Ok((request, echo_filter))
     }
 
-    /// Makes one call. At most one request leaves this process, also if the call fails.
+    /// Makes one call. At most one request leaves this process, even if the call fails.
     ///
     /// Fails if no response came. The error says whether the request may have arrived.
     pub(crate) async fn send(
@@ -90,7 +90,7 @@ impl Client {
         let deadline = Instant::now() + timeout;
         let sending = timeout_at(deadline, connection.sender.try_send_request(request));
         let sent = sending.await.map_err(|_| CallFailure::TimedOut(timeout))?;
-        // Once the status is here, it counts, even if the body does not come: a 400 with half a body is a 400.
+        // The status counts even if the body does not come: a 400 with half a body is a 400.
         let (head, body) = sent.map_err(failure)?.into_parts();
         let body = match timeout_at(deadline, Limited::new(body, MAX_BODY_BYTES).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),

@@ -25,9 +25,9 @@ use crate::proxy::proxy_of;
 use crate::retry::shortened_at_random;
 use crate::secret;
 
-/// Shorter than usual idle timeouts. Otherwise a server, gateway or firewall might drop an idle connection under a request.
+/// Shorter than usual idle timeouts. Otherwise a server, gateway or firewall might close a connection as a request goes out.
 const MAX_IDLE: Duration = Duration::from_secs(4);
-/// The worker drops a connection that is not ready again so long after its response.
+/// The worker drops a connection that is not ready again within this time after its response.
 const REUSE_WITHIN: Duration = Duration::from_millis(100);
 /// The least time before its slot at which an attempt asks for a connection.
 const MIN_LEAD: Duration = Duration::from_millis(5);

@@ -15,7 +15,7 @@ const PAYLOAD_RUN: usize = 16;
 const SECRET_RUN: usize = 8;
 /// A shorter payload or secret, like `ok`, is part of many ordinary texts.
 const MIN_HIDDEN: usize = 4;
-/// No word of a reason is longer. Base64 of 31 bytes is longer.
+/// The longest word that a reason may have. Base64 of 31 bytes is longer.
 const MAX_WORD: usize = 40;
 
 /// The payload and the secrets of a request, without `Debug`, so that neither reaches a log.

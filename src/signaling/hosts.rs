@@ -1,8 +1,8 @@
 //! Chooses the host of each call: the first of the list that works.
 //!
-//! The worker avoids a host for 20 s after the host can't be connected, or answers 502 to 504 three times in a row. Then one
-//! attempt tries the host. The host works again if it answers anything but 502 to 504; otherwise the worker avoids it for
-//! another 20 s. If no host works, attempts try the host that the worker has avoided for the longest time.
+//! The worker avoids a host for 20 s if the worker can't connect to it, or if it answers 502 to 504 three times in a row.
+//! Then one attempt tries the host. The host works again if it answers anything but 502 to 504; otherwise the worker avoids
+//! it for another 20 s. If no host works, attempts try the host that the worker has avoided for the longest time.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::{CallFailure, Client};
 const GATEWAY_FAILURES: RangeInclusive<u16> = 502..=504;
 /// One or two gateway failures in a row also come from a host that restarts a server.
 const MAX_GATEWAY_FAILURES: u32 = 3;
-/// A trial of a host that fails costs its message an attempt.
+/// Each trial of a host that still fails costs a message an attempt.
 const AVOID_FOR: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Default)]
@@ -103,15 +103,15 @@ impl Client {
         &self.pools[self.hosts.lock().order(Instant::now())[0]]
     }
 
-    /// True unless the worker avoids the host and calls another one. While no host works, their failures are the API's.
+    /// True unless the worker avoids the host and calls another one. While no host works, their failures count as the API's.
     pub(crate) fn is_serving(&self, host: usize) -> bool {
         let hosts = &self.hosts.lock().0;
         let works = |host: &Host| host.avoided_until.is_none();
         works(&hosts[host]) || !hosts.iter().any(works)
     }
 
-    /// A connection that is ready, to the first host in order that can be connected.
-    /// [`CallFailure::NotSent`]: no host can be connected in time.
+    /// A ready connection to the first host in order that the worker can reach.
+    /// [`CallFailure::NotSent`]: the worker can reach no host in time.
     pub(crate) async fn connection(&self) -> Result<Connection, CallFailure> {
         let order = self.hosts.lock().order(Instant::now());
         let mut first_failure = None;
@@ -141,7 +141,8 @@ impl Client {
         self.pools[host].put_back(connection);
     }
 
-    /// Takes in the status of a response. Without a response, either the host or the API behind it may be slow.
+    /// Applies the status of a response. A missing response is no evidence against the host, because the API behind it may be
+    /// slow.
     pub(super) fn observe(&self, host: usize, is_trial: bool, status: u16) {
         let mut hosts = self.hosts.lock();
         let change = hosts.responded(host, is_trial, status, Instant::now());

@@ -38,9 +38,9 @@ pub(super) fn path_and_body(app_id: &str, message: &Message) -> (String, Vec<u8>
         enable_offline_messaging: is_peer.then_some(message.enable_offline_messaging),
         payload: message.payload.as_str(),
     };
-    // A buffer that grows would end with up to twice the size of the body, a thousand times at once.
+    // A buffer that grows would take up to twice the size of the body, for each of a thousand calls at once.
     let mut json = Vec::with_capacity(body.payload.len() + USUAL_FRAME_BYTES);
-    // Texts and booleans are always written.
+    // Can't fail, because JSON has a form for every text and boolean.
     serde_json::to_writer(&mut json, &body).ok();
     let kind = if is_peer {
         format!("peer_messages?wait_for_ack={}", message.wait_for_ack)

@@ -12,14 +12,15 @@ use crate::sanitize;
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 pub(crate) const MAX_REQUEST_ID_CHARS: usize = 128;
 pub(crate) const MAX_REASON_CHARS: usize = 300;
-/// The echo filter reads so much more than is kept. Otherwise a piece of the payload that the limit cuts would look too short
-/// for an echo.
+/// The echo filter reads this much more text than the worker keeps. Otherwise it would miss a piece of the payload that the
+/// limit cuts short.
 const LOOKAHEAD_CHARS: usize = 128;
 /// JSON forbids a byte order mark, and some gateways and servers write one.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// Replaces a text that may repeat the request.
 const NOT_KEPT: &str = "(not kept: it may repeat the message or the credentials)";
-/// Results and codes of the API's documentation, which reveal nothing of a payload that is the same word.
+/// Results and codes of the API's documentation. The worker keeps them even if the payload is the same word, because they
+/// decide the outcome and reveal nothing.
 const VOCABULARY: [&str; 6] = [
     "success",
     "failed",

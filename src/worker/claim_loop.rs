@@ -37,8 +37,8 @@ const DATABASE_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// A larger claim would take so long that its first slots have passed when its answer arrives.
 const MAX_MESSAGES: usize = 128;
-/// The payloads of a claim, if they are as large as those of the last claim. Each connection to the database keeps the memory
-/// of its largest answer.
+/// Bounds the payloads of a claim, estimated from the last claim. Each connection to the database keeps the memory of its
+/// largest answer.
 const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
 
 pub(super) struct ClaimLoop {
@@ -53,7 +53,7 @@ pub(super) struct ClaimLoop {
     max_messages: usize,
     /// True if the last claim passed over messages for crowded destinations.
     avoids: bool,
-    /// True if the last claim timed out. One message may have delayed it, and the next claim finds that message.
+    /// True if the next claim tests one message at a time: see [`next_is_one_by_one`].
     one_by_one: bool,
 }
 
@@ -78,8 +78,8 @@ impl ClaimLoop {
         }
     }
 
-    /// Runs until the shutdown. The shutdown does not interrupt a claim, because its messages would wait for the end of their
-    /// leases. Their deliveries release them.
+    /// Runs until the shutdown. The shutdown does not interrupt a claim, because the claimed messages would wait until their
+    /// leases end. Instead, their deliveries release them.
     pub(super) async fn run(mut self) {
         let shutdown = self.lane.shared.shutdown.clone();
         loop {
@@ -141,7 +141,7 @@ impl ClaimLoop {
     async fn wait_for_recorder(&self) {
         let mut lag = self.lane.shared.recorder_lag.subscribe();
         if lag.borrow().is_some() {
-            // The recorder saves one batch at a time, so messages of later batches must not count as lost.
+            // When the lag ends, later batches are still unsaved. Their messages must not count as lost.
             self.lane.outage_grace.lock().failed();
             lag.wait_for(Option::is_none).await.ok();
             self.lane.heartbeat.beat(Duration::ZERO);
@@ -203,8 +203,8 @@ impl ClaimLoop {
         self.max_messages = max_messages_after(sizes).unwrap_or(self.max_messages);
         self.lane.claimed(position, &batch);
         self.orphaned_claims.release(&self.lane).await;
-        let had_failed = std::mem::replace(&mut self.database_pause, DATABASE_PAUSE);
-        if had_failed != DATABASE_PAUSE && shared.database_failures.succeeded() {
+        let last_pause = std::mem::replace(&mut self.database_pause, DATABASE_PAUSE);
+        if last_pause != DATABASE_PAUSE && shared.database_failures.succeeded() {
             tracing::info!(event = "database_restored", "the database answers again");
         }
         panic_point("lane", 0);
@@ -216,8 +216,8 @@ impl ClaimLoop {
         Ok(batch)
     }
 
-    /// Claims, and passes over messages that a trigger or a constraint refuses: one such message would make each claim fail.
-    /// The second try passes over refused messages. The third try also claims one message only.
+    /// Claims. If the database refuses the claim, tries again and passes over messages that a trigger or a constraint refuses,
+    /// because one such message would make each claim fail. The third try takes one message at most.
     async fn claim_past_refusals(
         &self,
         mut request: ClaimRequest<'_>,
@@ -241,7 +241,7 @@ impl ClaimLoop {
         }
         let slots = batch.messages.iter().map(|claimed| claimed.slot.at);
         let mut starts: Vec<_> = slots.collect();
-        // A single message must not wait for others. In a backlog, some start together.
+        // Without a backlog, no call waits for another one. In a backlog, some calls start together.
         if batch.is_full() {
             starts = coalesced_starts(&starts);
         }
@@ -286,7 +286,7 @@ impl ClaimLoop {
     }
 }
 
-/// How many messages with payloads as large as these a claim may take. None if there were none.
+/// The number of messages that a claim may take if their payloads are as large as these. None without payloads.
 fn max_messages_after(payload_bytes: impl ExactSizeIterator<Item = usize>) -> Option<usize> {
     let count = payload_bytes.len();
     let bytes = payload_bytes.sum::<usize>().max(1);

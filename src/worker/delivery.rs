@@ -30,7 +30,7 @@ struct Prepared<'lane> {
     permit: SendPermit,
     connection: Connection,
     request: SignedRequest,
-    /// None for a call that waits for its recipient, who decides how long it takes.
+    /// None for a call with `wait_for_ack`, because its recipient decides how long the call takes.
     open_call: Option<OpenCall<'lane>>,
 }
 
@@ -99,7 +99,7 @@ async fn attempt(lane: &Lane, claimed: &Claimed, start_at: DbTime) -> Finished {
     finish(lane, claimed, sent_at, host, response)
 }
 
-/// Waits for the slot with a connection and a signed request.
+/// Connects and signs the request shortly before the slot, then waits for the slot.
 async fn prepare<'lane>(
     lane: &'lane Lane,
     claimed: &Claimed,
@@ -120,10 +120,13 @@ async fn prepare<'lane>(
     let open_call = is_measured.then(|| lane.in_flight.begin_call(Instant::now()));
     let connecting = lane.client.connection();
     let connection = connecting.await.map_err(Unsent::NotConnected)?;
-    let request = lane.client.prepare(message, &connection)?;
-    let clock = wait_until(start_at, lane, clock).await;
-    match permit(lane, claimed, &clock) {
-        Ok(permit) => Ok(Prepared {
+    let ready = async {
+        let request = lane.client.prepare(message, &connection)?;
+        let clock = wait_until(start_at, lane, clock).await;
+        Ok((permit(lane, claimed, &clock)?, request))
+    };
+    match ready.await {
+        Ok((permit, request)) => Ok(Prepared {
             permit,
             connection,
             request,
@@ -140,7 +143,7 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
     let now = Moment::now();
     let expires_at = claimed.policy.expires_at;
     if let Some(expires_at) = expires_at.filter(|at| *at <= clock.at(now.instant)) {
-        // If the clock was set, the time of expiry may lie ahead again.
+        // After a step of the clock, the expiry may still lie ahead. So the message is released, and does not end.
         if expires_at > lane.shared.steady_now() {
             return Err(Unsent::Released);
         }
@@ -157,14 +160,15 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
                 app = lane.app,
                 message_id = claimed.id,
                 reason = ?late,
-                "the call is not sent, because its slot or its lease is over"
+                "the message is released without an attempt, because its slot has passed or its lease ends too soon"
             );
         }
         Unsent::Released
     })
 }
 
-/// When unsent messages were last released. A probe is sent all the same, because its outcome ends the hold.
+/// When the lane last released its unsent messages. None for a probe, which is sent all the same, because its outcome ends
+/// the hold.
 fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
     let released_at = *lane.released_at.lock();
     released_at.filter(|_| claimed.probe().is_none())
@@ -202,7 +206,7 @@ fn finish_unsent(lane: &Lane, claimed: &Claimed, unsent: Unsent) -> Finished {
             trace::record_span(lane, claimed, &record, None);
             (record, None)
         }
-        // The message goes back, because other workers may have valid credentials.
+        // The message is released, because other workers may have valid credentials.
         Unsent::NoCredentials(error) => {
             let (error, probe) = (error.to_string(), claimed.probe());
             let mut breaker = lane.breaker.lock();
@@ -215,7 +219,7 @@ fn finish_unsent(lane: &Lane, claimed: &Claimed, unsent: Unsent) -> Finished {
             };
             (Record::release(claimed), Some(report))
         }
-        // No host can be connected, so the failure counts for the first one.
+        // The worker could reach no host, so the failure counts for the first one.
         Unsent::NotConnected(failure) => {
             let (now, host) = (lane.shared.now(), &lane.client.pools[0]);
             finish(lane, claimed, now, host, Err(failure))
@@ -328,7 +332,7 @@ fn judge(
     let attempt = Attempt {
         outcome,
         error: error.unwrap_or_default(),
-        // A late failure of a host that the worker has left shows nothing about the present one.
+        // A late failure of a host that the worker now avoids shows nothing about the present host.
         may_vote: lane.client.is_serving(host) && !is_ack_timeout,
         target: lane.shared.hasher.hash_one(claimed.message.target()),
         kind: match claimed.probe() {
@@ -340,7 +344,8 @@ fn judge(
     lane.breaker.lock().observe(attempt, now)
 }
 
-/// Logs and charges the attempt. Otherwise a message that makes each attempt panic would never end. The API may have it.
+/// Logs and charges the attempt. Otherwise a message that makes each attempt panic would never end. The outcome is
+/// ambiguous, because the API may have accepted the message.
 fn panicked(lane: &Lane, claimed: &Claimed) -> Finished {
     count_panics("delivery", 1);
     if let Some(suppressed) = lane.delivery_panics.admit() {

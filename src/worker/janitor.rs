@@ -2,8 +2,8 @@
 //!
 //! `signaling.delete_finished` walks up the primary key in steps of a range of ids, and returns after 5 ms. The row of
 //! `signaling.retention` has the progress of the pass and the worker whose turn it is. Another worker takes over after 10 s.
-//! There is no index on `finished_at`, because every message would pay for it. The walk is by ids, because the index entries
-//! of deleted rows stay until vacuum, and a query for the first row would read all of them.
+//! There is no index on `finished_at`, because every message would pay for it. The walk reads ranges of ids, because a query
+//! for the first remaining row would read the index entries of all deleted rows, which stay until vacuum.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,7 @@ pub(super) async fn run(process: Arc<Process>) {
                     tracing::warn!(
                         event = "deletion_failed",
                         error = database_error_text(&error),
-                        "old messages can't be deleted: tried again later"
+                        "the worker can't delete old messages: it tries again every ten seconds"
                     );
                 }
                 ERROR_PAUSE

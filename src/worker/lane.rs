@@ -1,6 +1,6 @@
 //! The lane of one app in this process: what its loop, its deliveries, the poller and the recorder share.
 //!
-//! Workers of other processes share only the lane's row in `signaling.lane`: see `row.rs`.
+//! Other workers share only the lane's row in `signaling.lane`: see `row.rs`.
 
 pub(super) mod circuit_breaker;
 mod in_flight;
@@ -81,7 +81,7 @@ pub(crate) struct Lane {
     /// One permit: while another session has locked the lane's row, this worker's writers tie up one connection only.
     row_writer: Semaphore,
     logged: Mutex<LoggedState>,
-    slowed: FailureLog,
+    throttled: FailureLog,
     update_failures: FailureLog,
     refused: LogThrottle,
     pub(super) delivery_panics: LogThrottle,
@@ -89,7 +89,7 @@ pub(crate) struct Lane {
     pub(super) polls: Mutex<PollPlan>,
     pub(super) outage_grace: Mutex<OutageGrace>,
     pub(super) stats: LaneStats,
-    /// Messages of claims up to this moment go back without an attempt if they still wait for their slot.
+    /// Messages of claims up to this moment are released if they still wait for their slot.
     pub(super) released_at: Mutex<Option<Instant>>,
     /// Wakes the loop to claim.
     pub(super) wakeup: Notify,
@@ -145,7 +145,7 @@ impl Lane {
             shared,
             row_writer: Semaphore::new(1),
             logged: Mutex::default(),
-            slowed: FailureLog::default(),
+            throttled: FailureLog::default(),
             update_failures: FailureLog::default(),
             refused: LogThrottle::default(),
             delivery_panics: LogThrottle::default(),
@@ -323,16 +323,16 @@ impl Lane {
     }
 
     /// Logs the lane's rate, if it is a change. None: the full rate.
-    fn log_rate(&self, slowed_to_per_s: Option<f64>, retry_after: Duration) {
-        match slowed_to_per_s {
-            Some(rate_per_s) if self.slowed.failed() => tracing::warn!(
+    fn log_rate(&self, throttled_per_s: Option<f64>, retry_after: Duration) {
+        match throttled_per_s {
+            Some(rate_per_s) if self.throttled.failed() => tracing::warn!(
                 event = "lane_throttled",
                 app = self.app,
                 rate_per_s = format!("{rate_per_s:.1}"),
                 retry_after = %humantime::format_duration(retry_after),
-                "lane slowed: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
+                "lane throttled: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
             ),
-            None if self.slowed.succeeded() => tracing::info!(
+            None if self.throttled.succeeded() => tracing::info!(
                 event = "lane_rate_restored",
                 app = self.app,
                 "lane back at its full rate"

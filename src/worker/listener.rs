@@ -22,10 +22,10 @@ pub(super) async fn run(process: Arc<Process>) {
     }
     let failures = FailureLog::default();
     loop {
-        // Also after a panic. Without a listener, the poller polls more often.
+        // Also resets the flag after a panic. While it is false, the poller polls more often.
         process.shared.listening.store(false, Ordering::Relaxed);
         let Err(error) = listen(&process, &failures).await else {
-            // The connection was too old.
+            // The connection has reached its maximum age.
             continue;
         };
         if failures.failed() {
@@ -39,7 +39,7 @@ pub(super) async fn run(process: Arc<Process>) {
     }
 }
 
-/// Wakes the lanes whose apps have new messages, until the connection is too old or lost.
+/// Wakes the lanes whose apps have new messages, until the connection reaches its maximum age or is lost.
 async fn listen(process: &Process, failures: &FailureLog) -> Result<(), sqlx::Error> {
     let mut notifications = process.shared.outbox.listen().await?;
     process.shared.listening.store(true, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Polls for all lanes of a process. Each poll is one statement, however many idle apps there are.
 //!
-//! - `next_due` finds messages of idle lanes that no notification announced, and for busy lanes the messages before the scan
-//!   position (`lane/poll_plan.rs`), which also decides how often.
-//! - `expire` ends messages whose time is over while no worker claims them.
+//! - `next_due` finds messages of idle lanes that no notification announced, and messages of busy lanes before the scan
+//!   position. `lane/poll_plan.rs` decides how often.
+//! - `expire` ends messages that expire while no worker claims them.
 //!
 //! Without notifications (behind a pooler, without a connection of the listener, or where `can_notify` refuses) the poller
 //! polls idle lanes at least every 200 ms.

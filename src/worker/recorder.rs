@@ -37,7 +37,7 @@ const LAG_AFTER: Duration = Duration::from_millis(500);
 pub(super) struct Delivered {
     pub(super) record: Record,
     pub(super) lane: Arc<Lane>,
-    /// The message was attempted, or claimed, before this claim.
+    /// True if the message was attempted or claimed before this claim.
     pub(super) was_retry: bool,
     pub(super) _permit: CapacityPermit,
 }

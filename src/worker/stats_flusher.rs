@@ -2,8 +2,8 @@
 //! two small tables instead of the outbox.
 //!
 //! - `signaling.minute_stats` has a row for each minute and app. Eight days are kept.
-//! - `signaling.queue_counts` has the pending messages by app and state. One worker of the fleet counts them every 5 s, but
-//!   waits for at least fifty times the duration of the last count, which takes a second for 2 million messages.
+//! - `signaling.queue_counts` has the pending messages by app and state. One worker of the fleet counts them every 5 s,
+//!   but waits for at least fifty times the duration of the last count. A count of 2 million messages takes a second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(super) async fn count(process: Arc<Process>) {
     }
 }
 
-/// Saves the stats of all lanes. Stats that can't be saved are lost: while the database is unavailable, lanes hardly count.
+/// Saves the stats of all lanes. An error loses them. They are few, because no lane claims while the database fails.
 pub(super) async fn save(process: &Process) -> Result<(), sqlx::Error> {
     let mut rows = Vec::new();
     for lane in process.lanes.values() {

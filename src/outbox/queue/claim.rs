@@ -90,7 +90,7 @@ impl Batch {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Wakeup {
     On,
-    /// Inserts notify from this claim on, but not an insert whose trigger ran before and that commits later.
+    /// Inserts notify from this claim on. An insert whose trigger ran before the claim does not, even if it commits later.
     New,
     #[serde(other)]
     Off,
@@ -112,12 +112,6 @@ pub(crate) struct Ended {
     /// Messages whose last attempt a lost worker may have made.
     #[sqlx(try_from = "i32")]
     pub(crate) failed: usize,
-}
-
-impl Ended {
-    pub(crate) fn count(self) -> usize {
-        self.expired + self.unknown + self.failed
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -180,7 +174,8 @@ impl Claimed {
 impl Batch {
     /// True if more messages may be due, as soon as there are slots and capacity.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots > 0 && self.messages.len() + self.ended.count() + self.refused >= self.slots
+        let ended = self.ended.expired + self.ended.unknown + self.ended.failed;
+        self.slots > 0 && self.messages.len() + ended + self.refused >= self.slots
     }
 }
 

@@ -142,8 +142,8 @@ impl Outbox {
         answer.await?.decode()
     }
 
-    /// Holds an app's lane, fleet-wide. The failure of a probe counts only while that is the lane's probe. False if the last hold
-    /// ended less than ten seconds ago.
+    /// Holds an app's lane, fleet-wide. The failure of a probe counts only while `probe` is the lane's probe. False if the
+    /// last hold ended less than ten seconds ago.
     pub(crate) async fn hold(
         &self,
         app: &str,

@@ -13,11 +13,11 @@ use crate::pace::DbTime;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Record {
     pub(crate) id: i64,
-    /// The claim that has to have the message still.
+    /// The claim that must still have the message.
     pub(crate) claim_id: Uuid,
     /// When the message was due before the claim: see [`Claimed`].
     pub(crate) original_due_at: DbTime,
-    /// When to retry, on this process's clock, because the database's clock may be set until then.
+    /// When to retry, on this process's clock, because the database's clock may be set before then.
     pub(crate) retry_at: Option<Instant>,
     /// None: the message goes back as pending.
     pub(crate) status: Option<FinalStatus>,
@@ -32,7 +32,7 @@ pub(crate) struct CallRecord {
     pub(crate) duration: Duration,
     pub(crate) http_status: Option<u16>,
     pub(crate) request_id: Option<String>,
-    /// None for a call that ended the message well.
+    /// None if the API accepted the message.
     pub(crate) outcome: Option<&'static str>,
     pub(crate) charged: bool,
     pub(crate) fault: Option<Fault>,

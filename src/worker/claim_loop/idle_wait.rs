@@ -10,8 +10,8 @@ use crate::worker::lane::Lane;
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// When more messages may be due: the lane claims again when half of the horizon is free. None if the worker has taken all
-/// due messages, or the lane is held.
+/// The time of the next claim. In a backlog, the lane claims again when half of the horizon is free. None if the worker has
+/// taken all due messages, or the lane is held.
 pub(super) fn next_claim_at(batch: &Batch, lookahead: Lookahead, avoids: bool) -> Option<DbTime> {
     let has_passed = batch.passed.is_some() || batch.retry_passed.is_some();
     if has_passed && !batch.is_full() {

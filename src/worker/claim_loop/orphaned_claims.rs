@@ -9,7 +9,7 @@ use crate::worker::lane::Lane;
 
 /// Messages of older claims are due again when their leases end.
 const MAX_CLAIMS: usize = 32;
-/// A statement that a network has delayed may reach the server late, so the worker releases a claim for one lease.
+/// The network may deliver a claim late, so the worker repeats the release until the claim's lease has ended.
 const RELEASE_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! Records the span of an attempt, or of a message that ended without one, after the fact and with times of the database's
-//! clock, as in the row. A span contains no payload, sender or destination.
+//! Writes a span for each attempt, and for each message that ended without one. Like the row, the span has times of the
+//! database's clock. A span contains no payload, sender or destination.
 
 use std::time::SystemTime;
 

@@ -33,7 +33,7 @@ use crate::outcome::{Fault, Outcome};
 use throttled::ThrottledDestinations;
 use votes::{ACCEPTANCE_LASTS, Votes};
 
-/// Votes that make a worker doubt that serves the app again, and of which no message was accepted since.
+/// Votes that make a worker doubt after it has returned to *serving*, until the API accepts one of its messages.
 const MIN_UNPROVEN: u32 = 4;
 /// Votes that make a worker doubt a second time, after the API accepted messages of other workers.
 const MIN_BEFORE_ASIDE: u32 = 2;
@@ -98,7 +98,7 @@ pub(crate) enum Transition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Allowance {
     Claim(usize),
-    /// None before this time, unless the state changes.
+    /// Claim nothing before this time, unless the state changes.
     Wait(Instant),
 }
 
@@ -122,7 +122,7 @@ enum State {
     Serving {
         max_open_calls: usize,
         widened_at: Instant,
-        /// How few votes make the worker doubt, if not the usual number.
+        /// Votes that make the worker doubt, instead of the usual number.
         min_votes: Option<u32>,
     },
     Doubting {
@@ -130,7 +130,7 @@ enum State {
         /// Accepted messages of the other workers in the first report after the doubt began.
         others_accepted: Option<u64>,
         reports: u32,
-        /// The worker has doubted before, and has tried again since.
+        /// True if the worker doubts for the second time, after it has tried again.
         is_confirmed: bool,
     },
     Aside {
@@ -278,7 +278,7 @@ impl CircuitBreaker {
             _ => HoldKind::Unavailable,
         };
         let is_probe = attempt.kind == AttemptKind::Probe;
-        if let Some((fault, evidence, transition)) = self.failed_before(kind, is_probe, now) {
+        if let Some((fault, evidence, transition)) = self.judge_by_state(kind, is_probe, now) {
             return (fault, evidence.into(), transition);
         }
         self.votes.failed(attempt, now);
@@ -295,8 +295,8 @@ impl CircuitBreaker {
         (fault, evidence, transition)
     }
 
-    /// Judges a failure of a worker that does not serve the app, or of a probe. None: the worker serves.
-    fn failed_before(
+    /// Judges a failure of a probe, or of a worker that is not *serving*. None: the worker is *serving*.
+    fn judge_by_state(
         &mut self,
         kind: HoldKind,
         is_probe: bool,
@@ -367,7 +367,7 @@ impl CircuitBreaker {
         now: Instant,
     ) -> Transition {
         let kind = HoldKind::Unauthorized;
-        match self.failed_before(kind, is_probe, now) {
+        match self.judge_by_state(kind, is_probe, now) {
             Some((_, _, transition)) => transition,
             None => self.doubt(error.to_owned(), kind),
         }
@@ -385,7 +385,7 @@ impl CircuitBreaker {
         Transition::Doubt
     }
 
-    /// Compares how many messages of the other workers the API has accepted, and how many other workers serve the app.
+    /// Applies a report: how many messages of the other workers the API has accepted, and how many of them serve the app.
     pub(crate) fn observe_others(
         &mut self,
         accepted: u64,
@@ -398,7 +398,8 @@ impl CircuitBreaker {
         if last.is_some_and(|(before, at)| accepted > before && age(at) < ACCEPTANCE_LASTS) {
             self.others_moved_at = Some(now);
         }
-        // Reports with a gap do not show if the API accepted those messages at the time of the failed calls or after its outage.
+        // After a gap, a report does not show whether the API accepted those messages during this worker's failures, or only
+        // after an outage.
         let has_gap = last.is_some_and(|(_, at)| age(at) > LONGEST_REPORT_GAP);
         let stepped_aside_at = self.stepped_aside_at;
         let may_step_aside =

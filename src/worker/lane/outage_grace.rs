@@ -12,7 +12,8 @@ const GRACE_PERIOD: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct OutageGrace {
     last_answer: DbTime,
-    /// A message counts as lost only if its lease ended before this time, while its worker could record. None: each counts.
+    /// A message counts as lost only if its lease ended before this time, when its worker could still record. None: the end of
+    /// the lease is enough.
     pub(crate) lost_before: Option<DbTime>,
     /// The end of the grace; none during the outage.
     until: Option<Instant>,
@@ -20,7 +21,7 @@ pub(crate) struct OutageGrace {
 
 impl OutageGrace {
     pub(crate) fn failed(&mut self) {
-        // If the database failed again and again, a fixed time would keep messages from being lost for ever.
+        // With a fixed time, a database that fails again and again would keep messages of dead workers claimed for ever.
         let lost_before = self.lost_before.map_or(self.last_answer, |lost_before| {
             lost_before.max(self.last_answer - GRACE_PERIOD)
         });
@@ -63,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_failures_of_the_database_keep_no_message_from_being_lost() {
+    fn messages_count_as_lost_although_the_database_fails_again_and_again() {
         let begun = Instant::now();
         let mut outage_grace = OutageGrace::default();
         for turn in 0..60 {

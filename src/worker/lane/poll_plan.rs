@@ -72,7 +72,7 @@ impl PollPlan {
         self.last_full_scan + pause
     }
 
-    /// A lane needs a poll for its next full scan, and if it is idle, also by its plan.
+    /// The poller polls a busy lane only for its next full scan, and an idle lane also by its plan.
     pub(crate) fn next_poll(&self) -> Instant {
         let next_full_scan = self.next_full_scan();
         if self.is_idle {

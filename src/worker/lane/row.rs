@@ -22,8 +22,8 @@ pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) probe: Option<Uuid>,
 }
 
-/// Tries to write the outcome of a probe or a `Retry-After`. Without the repetition, one failed statement would keep the lane
-/// held until the probe's lease ends, or send calls that the API has asked to wait for.
+/// Tries to write the outcome of a probe, or a `Retry-After`. With one try, a failed statement would keep the lane held until
+/// the probe's lease ends, or let workers call before the end of the `Retry-After`.
 const TRIES: u32 = 8;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -112,11 +112,11 @@ impl Lane {
         // Without a probe, the next failed attempts lead to the same decision.
         let tries = probe.map_or(1, |_| TRIES);
         let hold = || (self.shared.outbox).hold(&self.app, kind, reason, probe);
-        match self.written("held", tries, hold).await {
+        match self.try_statement("held", tries, hold).await {
             Some(false) => self.breaker.lock().hold_refused(Instant::now()),
             Some(true) => {
                 self.breaker.lock().lane_held();
-                // The poller logs the hold, and finds the end of its pause, when the next probe is due.
+                // The poller logs the hold, and finds when the next probe is due.
                 self.poll_soon();
             }
             None => {}
@@ -124,21 +124,18 @@ impl Lane {
     }
 
     async fn throttle(&self, sent_at: DbTime, retry_after: Duration) {
-        let mut tries = 1;
-        let mut writing = self.row_writer.try_acquire().ok();
-        if retry_after > Duration::ZERO {
-            self.release_unsent();
-            tries = TRIES;
-            if writing.is_none() {
-                writing = self.row_writer.acquire().await.ok();
-            }
-        }
         // One of many concurrent 429s is enough, unless the API names a time to wait.
+        let (tries, writing) = if retry_after.is_zero() {
+            (1, self.row_writer.try_acquire().ok())
+        } else {
+            self.release_unsent();
+            (TRIES, self.row_writer.acquire().await.ok())
+        };
         if writing.is_none() {
             return;
         }
         let throttle = || (self.shared.outbox).throttle(&self.app, sent_at, retry_after);
-        if let Some(Some(rate_per_s)) = self.written("slowed", tries, throttle).await {
+        if let Some(Some(rate_per_s)) = self.try_statement("throttled", tries, throttle).await {
             self.release_unsent();
             tracing::debug!(
                 event = "lane_rate_cut",
@@ -153,7 +150,7 @@ impl Lane {
     async fn release_hold(&self, probe: Uuid) {
         let _writing = self.row_writer.acquire().await;
         let release = || self.shared.outbox.release_hold(&self.app, probe);
-        if self.written("released", TRIES, release).await == Some(true) {
+        if self.try_statement("released", TRIES, release).await == Some(true) {
             self.poll_soon();
         }
     }
@@ -162,16 +159,18 @@ impl Lane {
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
         let claims = [probe];
         let release = || self.shared.outbox.release(&self.app, &claims);
-        let written = self.written("freed for the next probe", TRIES, release);
+        let written = self.try_statement("freed for the next probe", TRIES, release);
         written.await;
         self.poll_soon();
     }
 
-    /// Corrects the due times of messages that would otherwise wait for as long as the database's clock was set back.
+    /// Corrects due times after the database's clock was set back. Otherwise messages would wait longer by the length of the
+    /// step.
     pub(in crate::worker) async fn set_messages_back(&self) {
         let Shared { outbox, config, .. } = &*self.shared;
         let set_back = || outbox.set_messages_back(&self.app, config.timing.lease());
-        let written = self.written("corrected after the clock was set back", u32::MAX, set_back);
+        let written =
+            self.try_statement("corrected after the clock was set back", u32::MAX, set_back);
         if let Some(messages @ 1..) = written.await {
             tracing::info!(
                 event = "messages_set_back",
@@ -184,7 +183,7 @@ impl Lane {
     }
 
     /// Tries a statement several times. Logs that all tries failed, once until a statement succeeds.
-    async fn written<T, F: Future<Output = Result<T, sqlx::Error>>>(
+    async fn try_statement<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
         tries: u32,

@@ -1,6 +1,6 @@
 //! Counts an app's calls and messages: for the metrics of this process, and by minute for `signaling.minute_stats`, which
-//! all workers of the fleet add to. The stats flusher saves the minutes once a second. Counting costs a message no row of
-//! its own.
+//! all workers of the fleet add to. The stats flusher saves the minutes once a second, so a message costs no
+//! row for its stats.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl LaneStats {
         self.in_minute(now, |stats| stats.called(outcome, took));
     }
 
-    /// Counts a first call, by the time for which its message was due.
+    /// Counts a first call, with the time that its message has waited since it was due.
     pub(crate) fn waited(&self, now: DbTime, wait: Duration) {
         histogram!(QUEUE_WAIT, "app" => self.app.clone()).record(wait);
         self.in_minute(now, |stats| stats.queue_wait.observe(wait));

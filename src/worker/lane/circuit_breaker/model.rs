@@ -108,7 +108,7 @@ impl Model for Fleet {
             second: 0,
             is_held: false,
         };
-        // Both have called others before the fault.
+        // Before the fault, the API has accepted messages of both workers.
         for worker in 0..WORKERS {
             let healthy = Self {
                 culprit: Culprit::Destination,
@@ -153,7 +153,7 @@ impl Model for Fleet {
                 match calls {
                     Calls::Good => self.call(&mut state, worker, 1, AttemptKind::First),
                     Calls::Bad => {
-                        // Of a worker at fault, to different destinations.
+                        // The calls of a worker at fault go to different destinations.
                         for number in 0..10 {
                             let target = match self.culprit {
                                 Culprit::Destination => BAD,

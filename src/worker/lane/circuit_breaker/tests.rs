@@ -105,7 +105,7 @@ fn a_failure_is_charged_only_where_other_messages_are_accepted() {
         evidence,
         "the API has accepted 63 of the last 64 messages of this worker"
     );
-    // The API was not reached, so it can't be the message.
+    // The call did not reach the API, so the message can't be at fault.
     assert!(!breaker.call(2, Outcome::Unserved).is_charged);
 
     breaker.wait(10);
@@ -123,7 +123,7 @@ fn messages_of_other_workers_are_evidence_while_they_are_accepted() {
     assert_eq!(breaker.others(500, 1), Transition::None);
     assert!(
         !breaker.call(1, Outcome::Transient).is_charged,
-        "it is not known when"
+        "the first reading shows no time"
     );
     breaker.others(501, 1);
     assert!(
@@ -137,7 +137,7 @@ fn messages_of_other_workers_are_evidence_while_they_are_accepted() {
     breaker.others(500, 1);
     breaker.others(501, 1);
     assert!(breaker.call(1, Outcome::Transient).is_charged);
-    assert!(!breaker.call(2, Outcome::Transient).is_charged, "and here");
+    assert!(!breaker.call(2, Outcome::Transient).is_charged, "several");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn destinations_that_led_to_a_doubt_lead_to_no_second_one() {
         let verdict = breaker.call(1, Outcome::Transient);
         assert_eq!(verdict.transition, Transition::None);
     }
-    // Once a message to it is accepted, it has its vote again.
+    // Once the API accepts a message to the destination, it has its vote again.
     breaker.call(1, ACCEPTED);
     breaker.wait(60);
     let mut transitions = (0..20).map(|_| breaker.call(1, Outcome::Transient).transition);
@@ -206,7 +206,7 @@ fn destinations_that_led_to_a_doubt_lead_to_no_second_one() {
 }
 
 #[test]
-fn retries_and_receivers_that_do_not_acknowledge_have_no_vote() {
+fn retries_and_recipients_that_do_not_acknowledge_have_no_vote() {
     let mut breaker = Breaker::serving(100);
     for target in 0..100 {
         let outcome = Outcome::Ambiguous;

@@ -43,13 +43,10 @@ impl ThrottledDestinations {
         let was_throttled = self.throttled.contains(&target)
             || (self.recent.iter().filter(is_of_target)).any(|(_, call)| *call != Call::Accepted);
         let others = self.recent.iter().filter(|call| !is_of_target(call));
-        let accepted = others.clone().filter(|(_, call)| *call == Call::Accepted);
-        let by_budget = others
-            .clone()
-            .filter(|(_, call)| *call == Call::ThrottledByBudget);
+        let count = |kind| others.clone().filter(|(_, call)| *call == kind).count();
         let is_at_fault = was_throttled
-            && accepted.count() > 0
-            && by_budget.count() * OTHERS_THROTTLED <= others.count();
+            && count(Call::Accepted) > 0
+            && count(Call::ThrottledByBudget) * OTHERS_THROTTLED <= others.clone().count();
         let call = if is_at_fault {
             Call::ThrottledByDestination
         } else {

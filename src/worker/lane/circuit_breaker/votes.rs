@@ -2,11 +2,11 @@
 //!
 //! - A first attempt has a vote. A retry has one only while the API accepts no message, because most retries are of
 //!   messages that can't succeed.
-//! - A call that waits for its recipient and times out has none.
+//! - A call that waits for its recipient and times out has no vote.
 //! - While the API accepts messages to other destinations, a destination has one vote, because it may be at fault itself.
 //! - If the API accepts a message after a doubt, the destinations whose votes led to the doubt lose their vote for an hour,
 //!   or until the API accepts a message to them. Otherwise they would make the worker doubt again and again.
-//! - A late response of a host that the worker has left has none.
+//! - A late response of a host that the worker now avoids has no vote.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const CHANCE: f64 = 1e-6;
 const RECENT_CALLS: usize = 64;
 /// How long an accepted message is evidence.
 pub(super) const ACCEPTANCE_LASTS: Duration = Duration::from_secs(10);
-/// More than the destinations of a run, so that other destinations are found among them.
+/// More than a run has destinations ([`MAX_VOTES`]), so that some accepted destinations are outside of the run.
 const MAX_ACCEPTED_TARGETS: usize = 40;
 const MAX_EXEMPT: usize = 256;
 const EXEMPT_FOR: Duration = Duration::from_hours(1);
