@@ -20,12 +20,14 @@ mod status;
 mod tests;
 mod workers;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use crate::config::UsageError;
+use crate::secret;
 use crate::telemetry::{self, LogFormat};
 
 /// Delivers messages from a Postgres outbox to the Agora Signaling REST API, inside a call budget that all workers
@@ -38,7 +40,7 @@ use crate::telemetry::{self, LogFormat};
     arg_required_else_help = true
 )]
 #[command(after_help = "Examples:
-  worker dev                     try it with a throwaway Postgres and a simulated API
+  worker dev                     try the worker with a throwaway Postgres and a simulated API
   worker migrate                 create or update the schema `signaling`
   worker check                   check the settings, the database and the API
   worker run                     deliver, until SIGTERM or SIGINT
@@ -131,7 +133,9 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> anyhow::Result<ExitCode> {
-    let cli = match Cli::try_parse() {
+    let command = without_empty_variables(Cli::command());
+    let matches = command.try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             error.print().ok();
@@ -155,6 +159,23 @@ fn start() -> anyhow::Result<ExitCode> {
     // A DNS lookup can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
     result
+}
+
+/// An empty variable counts as not set. Compose files and manifests pass variables on that the operator has left out.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| {
+        name.to_str().is_some_and(|name| {
+            std::env::var_os(name).is_some() && secret::variable(name).is_none()
+        })
+    };
+    let command = command.mut_args(|argument| {
+        if argument.get_env().is_some_and(is_empty) {
+            argument.env(None::<&str>)
+        } else {
+            argument
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

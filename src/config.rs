@@ -32,7 +32,7 @@ pub(crate) struct WorkerConfig {
     pub(crate) traces: Option<Traces>,
 }
 
-/// Times that depend on one another.
+/// Durations that depend on each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct Timing {
     /// Longest time from the start of a call to the end of its response
@@ -53,7 +53,7 @@ pub(crate) struct Timing {
     pub(crate) poll_interval: Duration,
 
     /// How long a claimed message belongs to this worker. If the worker dies, another worker claims the message after that
-    /// [default: the request timeout and 15s]
+    /// [default: the request timeout plus 15s]
     #[arg(long, env = "WORKER_LEASE", value_parser = parse_duration)]
     pub(crate) lease: Option<Duration>,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Timing {
 #[error("{0}")]
 pub(crate) struct UsageError(pub(crate) String);
 
-/// The errors of the standard library do not say how to write a number.
+/// Replaces the error of the standard library, which does not say how to write a number.
 pub(crate) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse()
         .map_err(|_| "it is not a number, or not a whole one: write it like 200")

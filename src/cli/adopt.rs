@@ -49,7 +49,7 @@ const ROWS_PER_CALL: i64 = 5_000;
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if !args.cancel_pending && !args.send_pending {
         return usage(
-            "the fate of the pending messages is not given: --cancel-pending cancels them, for a copy whose source sends them; --send-pending lets the workers send them, for a database that replaces the other one",
+            "no option says what to do with the pending messages: --cancel-pending cancels them, for a copy whose source sends them; --send-pending lets the workers send them, for a database that replaces the other one",
         );
     }
     let Some(environment) = args.environment.filter(|name| !name.is_empty()) else {
@@ -70,7 +70,7 @@ pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     for app in apps {
         let adopted = adopt(&outbox, &app, &environment, args.cancel_pending).await?;
         let obstacles = obstacles::lines(&outbox.lane(&app).await, None);
-        // At once, because an error at the next app must not hide this one.
+        // An error at the next app must not hide the report of this one.
         report(format!("{adopted}\n{obstacles}"))?;
     }
     outbox.close().await;
@@ -106,6 +106,6 @@ async fn adopt(
         format!("{} pending, to be sent", messages(adoption.pending))
     };
     Ok(format!(
-        "{app} belongs to the environment {environment} now, and did to {was}: {done}"
+        "{app} belongs to the environment {environment} now, and belonged to {was} before: {done}"
     ))
 }

@@ -15,17 +15,19 @@ use crate::outbox::{DEFAULT_MAX_AGE, Outbox};
 use crate::sanitize;
 use crate::secret::{self, SecretSource};
 
+const DATABASE: &str = "Database";
+
+/// Each option names its heading. A `next_help_heading` would also apply to the options after a flattened struct.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Database")]
 pub(super) struct DatabaseArgs {
     /// The URL of the database, like `postgres://user:password@host:5432/name`, with several hosts if it has standbys.
     /// Set the variable instead of the flag, because other users of the host can read command lines. `PGHOST`, `PGUSER`
     /// and the other variables of libpq replace missing parts, or the whole URL
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", help_heading = DATABASE, value_parser = |url: &str| Ok::<_, Infallible>(SecretString::from(url)))]
     database_url: Option<SecretString>,
 
     /// A file with the URL of the database. The worker reads the file for each new connection
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", help_heading = DATABASE)]
     database_url_file: Option<PathBuf>,
 }
 
@@ -93,10 +95,9 @@ impl ReadArgs {
     }
 }
 
-/// An empty variable counts as not set.
 pub(super) fn parse_environment(text: &str) -> Result<String, &'static str> {
     let text = secret::given(text).unwrap_or_default();
-    if !text.is_empty() && !is_name(text, "._-", 64) {
+    if !is_name(text, "._-", 64) {
         return Err("it is not 1 to 64 letters, digits, dots, dashes or underscores");
     }
     Ok(text.to_owned())
@@ -112,7 +113,7 @@ pub(super) fn parse_reason(text: &str) -> Result<String, String> {
     Ok(reason)
 }
 
-/// The user and host of this command, for the records of pauses and limits.
+/// The user and host that run this command. The lane keeps them with a pause or a limit.
 pub(super) fn operator() -> String {
     let user = ["USER", "LOGNAME"]
         .iter()

@@ -68,7 +68,7 @@ fn describe(
             "is cancelled: it was never sent".into()
         }
         Ok(_) => format!(
-            "is cancelled: no other call of it starts. An earlier call may have arrived; `worker message {id}` shows it"
+            "is cancelled: no further call starts. An earlier call may have arrived; `worker message {id}` shows it"
         ),
     };
     (is_cancelled, format!("{id} {sentence}"))

@@ -7,7 +7,7 @@ use clap::Args;
 use super::args::DatabaseArgs;
 use super::print::{one_line, print_as};
 use super::run::{self, AppArgs, WorkerArgs};
-use crate::check::{Finding, Level, api, faults, lane, schema, server};
+use crate::check::{Finding, Level, api, lane, problems, schema, server};
 use crate::config::WorkerConfig;
 use crate::error_text::error_chain_text;
 use crate::outbox::{
@@ -16,7 +16,7 @@ use crate::outbox::{
 };
 use crate::signaling::Client;
 
-/// Check the settings, the database and the API, and print how to correct each fault
+/// Check the settings, the database and the API, and print how to correct each problem
 ///
 /// Takes the settings of `worker run`. Checks these settings, the database, its schema, the role's rights and the
 /// connections to the API. Changes nothing and sends nothing. The exit code is 1 if a line says FAIL.
@@ -122,15 +122,15 @@ async fn check_database(
     findings.push(server::server(&servers.address(), &facts, latency, pooler));
     findings.extend(server::hosts(&servers.host_states().await));
     for check in &SERVER_CHECKS {
-        findings.push(faults(check, &outbox.faults(check).await?));
+        findings.push(problems(check, &outbox.problems(check).await?));
     }
     if facts.version_num >= VERSION_WITH_DATABASE_COLLATIONS {
         let check = &DATABASE_COLLATION;
-        findings.push(faults(check, &outbox.faults(check).await?));
+        findings.push(problems(check, &outbox.problems(check).await?));
     }
     if check_schema(&outbox, &facts.user, findings).await? {
         for check in &SCHEMA_CHECKS {
-            findings.push(faults(check, &outbox.faults(check).await?));
+            findings.push(problems(check, &outbox.problems(check).await?));
         }
         if !pooler {
             let own = i64::from(args.worker.database_connections + OTHER_CONNECTIONS);
@@ -152,7 +152,7 @@ async fn check_database(
     Ok(())
 }
 
-/// Returns false if the schema or the role's rights are not those that a worker needs.
+/// Returns false if the schema is unusable, or the role lacks rights of a worker.
 async fn check_schema(
     outbox: &Outbox,
     user: &str,

@@ -34,7 +34,7 @@ pub(super) struct MessageArgs {
     read: ReadArgs,
 }
 
-/// Of a time with microseconds.
+/// The width of a time with microseconds.
 const TIME_WIDTH: usize = 27;
 
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {

@@ -31,10 +31,10 @@ pub(super) struct MigrateArgs {
 
 pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect(2, DEFAULT_MAX_AGE).await?;
-    let mut is_news = false;
+    let mut is_changed = false;
     let mut printed = Ok(());
     let migrated = outbox.migrate(args.lock_wait, |line| {
-        is_news = true;
+        is_changed = true;
         // A failed report does not stop the migrations.
         if let Err(error) = report(line) {
             printed = Err(error);
@@ -52,7 +52,7 @@ pub(super) async fn run(args: MigrateArgs) -> anyhow::Result<()> {
     }
     text += if !remaining.is_empty() {
         "`worker check` shows objects that differ from this version\n"
-    } else if installed > 0 || is_news {
+    } else if installed > 0 || is_changed {
         "the schema signaling is up to date\n"
     } else {
         "the schema signaling was up to date already: nothing changed\n"

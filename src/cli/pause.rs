@@ -28,8 +28,8 @@ pub(super) async fn pause(args: PauseArgs) -> anyhow::Result<()> {
     let pause = args
         .target
         .change(async |outbox, app| outbox.pause(app, args.reason.as_deref(), &operator()).await);
-    let (is_news, lane) = pause.await?;
-    let text = if is_news {
+    let (is_changed, lane) = pause.await?;
+    let text = if is_changed {
         let others = obstacles::lines(&lane, Some(LaneState::Paused));
         format!(
             "{app} is paused: no call starts until `worker resume {app}`, and the workers finish calls in flight\n{others}"
@@ -83,13 +83,13 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
     let set_limit = args
         .target
         .change(async |outbox, app| outbox.set_limit(app, args.limit, &operator()).await);
-    let (is_news, lane) = set_limit.await?;
+    let (is_changed, lane) = set_limit.await?;
     let limit = match (args.limit, &lane) {
         (Some(limit), _) => format!("{limit} calls/s"),
         (None, Ok(Some(lane))) => format!("the configured {} calls/s", lane.limit_per_s),
         (None, _) => "its configured number of calls/s".into(),
     };
-    let when = if is_news { "now" } else { "already" };
+    let when = if is_changed { "now" } else { "already" };
     let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);
     if let Ok(Some(lane)) = &lane
         && lane.is_slowed()

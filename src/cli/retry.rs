@@ -15,7 +15,7 @@ use crate::outbox::{Outbox, RetryFilter, is_forbidden};
 /// Send failed, expired, cancelled or unknown messages again
 ///
 /// Needs a filter, or --all for every failed message of every app. The messages get all their attempts again, and lose an
-/// expiry that is over. Workers send them within the app's limit, of which they get a fifth while first attempts wait. An
+/// expiry that is over. Workers send them within the app's limit, and give them a fifth of it while first attempts wait. An
 /// unknown message may arrive a second time. The same in SQL: select signaling.retry('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -42,7 +42,7 @@ pub(super) struct RetryArgs {
 
 /// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
 const ROWS_PER_CALL: i64 = 5_000;
-/// A count or a step may read the whole outbox, and the operator can interrupt the command.
+/// Long, because a count or a step may read the whole outbox. The operator can interrupt the command.
 const READ_ALL_TIMEOUT: Duration = Duration::from_hours(24);
 
 pub(super) async fn run(args: RetryArgs) -> anyhow::Result<()> {

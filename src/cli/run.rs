@@ -26,8 +26,8 @@ use crate::worker;
 ///
 /// Any number of workers may run, on any number of hosts. Together they keep each app below its limit. At the first signal
 /// the worker claims nothing more, releases unsent messages, finishes and records calls in flight, and exits with 0. A
-/// second signal ends the worker at once. SIGQUIT has the same effect. SIGHUP and SIGALRM also shut the worker down, but
-/// never at once. The worker ignores SIGUSR1 and SIGUSR2, and reads changed files of secrets again.
+/// second signal ends the worker at once. SIGQUIT counts like SIGTERM and SIGINT. SIGHUP and SIGALRM also shut the worker
+/// down, but never at once. The worker ignores SIGUSR1 and SIGUSR2. It reads changed files of secrets without a signal.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Secrets have no flags, because a list of processes shows flags. Set one of these variables:
@@ -82,7 +82,7 @@ pub(super) struct WorkerArgs {
     #[command(flatten)]
     retry: RetryPolicy,
 
-    /// How long a shutdown waits for calls in flight [default: the request timeout and 5s]
+    /// How long a shutdown waits for calls in flight [default: the request timeout plus 5s]
     #[arg(long, env = "WORKER_DRAIN_TIMEOUT", value_parser = parse_duration)]
     drain_timeout: Option<Duration>,
 
@@ -211,7 +211,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> anyhow::Result<Worke
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
         host: host(),
-        environment: worker.environment.clone().filter(|name| !name.is_empty()),
+        environment: worker.environment.clone(),
         timing,
         retry: worker.retry,
         drain_timeout: worker

@@ -1,10 +1,9 @@
-//! Handles signals of a process that serves. A signal without a handler would end the process at once and lose the outcomes of
-//! calls in flight.
-
-use std::future::poll_fn;
-use std::task::Poll;
+//! Handles signals of `worker run` and `worker dev`. A signal without a handler would end the process at once and lose the
+//! outcomes of calls in flight.
 
 use anyhow::Context;
+use futures_util::FutureExt as _;
+use futures_util::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -68,8 +67,8 @@ impl Signals {
     pub(crate) fn listen(kinds: impl IntoIterator<Item = SignalKind>) -> anyhow::Result<Self> {
         let mut streams = Vec::new();
         for kind in kinds {
-            // `nohup` ignores SIGHUP for the process that it starts. With a handler, that process's own commands would no
-            // longer inherit this.
+            // `nohup` makes its command ignore SIGHUP. With a handler, this process and its own commands would no longer
+            // ignore the signal.
             if kind == SignalKind::hangup() && is_ignored(kind) {
                 continue;
             }
@@ -82,14 +81,9 @@ impl Signals {
     }
 
     pub(crate) async fn next(&mut self) -> SignalKind {
-        poll_fn(|context| {
-            let next = self.0.iter_mut().find_map(|(kind, stream)| {
-                let is_ready = stream.poll_recv(context).is_ready();
-                is_ready.then_some(*kind)
-            });
-            next.map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
+        let streams = self.0.iter_mut();
+        let received = streams.map(|(kind, stream)| Box::pin(stream.recv().map(|_| *kind)));
+        select_all(received).await.0
     }
 }
 

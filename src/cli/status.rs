@@ -11,7 +11,7 @@ use crate::time_text::duration;
 
 pub(super) async fn run(args: ReadArgs) -> anyhow::Result<()> {
     let status = async |outbox: &Outbox| {
-        // A standby takes no writes, so its last count stays.
+        // A standby takes no writes, so the command shows the last count there.
         outbox.refresh_queue_counts(Duration::ZERO).await.ok();
         outbox.status().await
     };

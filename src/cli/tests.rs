@@ -1,4 +1,4 @@
-//! docs/reference.md is the description of the command line, for readers without the program.
+//! Generates docs/reference.md from the descriptions of the command line, for readers without the program.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ pages (`worker man`) have the same text.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
-- A flag wins over its variable. Leave a variable unset rather than empty.
+- A flag wins over its variable. An empty variable counts as not set.
 - Write durations as `200ms`, `15s`, `5m`, `12h` or `30d`.
 - Write times as `2030-01-31T12:00:00Z`. A date such as `2030-01-31` means its midnight in UTC.
 - The worker [trims](setup.md#values-and-secrets) white space around values.
@@ -62,7 +62,20 @@ fn section(command: &Command) -> String {
     }
     let is_own = |argument: &&Arg| {
         let heading = argument.get_help_heading().unwrap_or_default();
-        !SHARED_HEADINGS.contains(&heading)
+        let is_shared = SHARED_HEADINGS.contains(&heading);
+        // The heading of a flattened struct may spread to the options after it.
+        let is_of_heading = matches!(
+            argument.get_id().as_str(),
+            "database_url" | "database_url_file" | "log" | "log_format"
+        );
+        assert_eq!(
+            is_shared,
+            is_of_heading,
+            "{}: {}",
+            command.get_name(),
+            argument.get_id()
+        );
+        !is_shared
     };
     section += &table(command.get_arguments().filter(is_own), None);
     if let Some(text) = command.get_after_long_help().or(command.get_after_help()) {
@@ -89,14 +102,14 @@ fn table<'a>(arguments: impl Iterator<Item = &'a Arg>, heading: Option<&str>) ->
 fn row(argument: &Arg) -> String {
     let option = match argument.get_long() {
         Some(long) => format!("--{long}"),
-        None => argument.get_id().to_string().to_uppercase(),
+        None => argument.get_value_names().unwrap_or_default().join(" "),
     };
     let variable = argument.get_env().map(|name| name.to_string_lossy());
     let variable = variable.map(|name| format!("`{name}`")).unwrap_or_default();
     let help = argument.get_long_help().or(argument.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
     // A default that depends on another setting stands at the end of the text.
-    let (help, told) = match help.rsplit_once("[default: ") {
+    let (help, stated) = match help.rsplit_once("[default: ") {
         Some((help, default)) => (help.to_owned(), default.trim_end_matches(']').to_owned()),
         None => (help, String::new()),
     };
@@ -105,7 +118,7 @@ fn row(argument: &Arg) -> String {
     let default = defaults.map(|value| format!("`{}`", value.to_string_lossy()));
     let default = match default.collect::<Vec<_>>().join(", ") {
         default if takes_value && !default.is_empty() => default,
-        _ => told,
+        _ => stated,
     };
     let mut help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let values = argument.get_possible_values();

@@ -4,11 +4,11 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use anyhow::{Context as _, anyhow, bail};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 
@@ -35,9 +35,9 @@ pub(crate) struct AppConfig {
     pub(crate) base_urls: Vec<BaseUrl>,
     /// Certificates to trust beside the public ones.
     pub(crate) ca_file: Option<PathBuf>,
-    /// For the whole fleet.
+    /// Calls a second of the whole fleet.
     pub(crate) limit_per_s: f64,
-    /// For this process.
+    /// Messages in this process.
     pub(crate) max_in_flight: usize,
 }
 
@@ -111,8 +111,6 @@ impl fmt::Debug for RawApp {
     }
 }
 
-type AppError = Box<dyn Error + Send + Sync>;
-
 /// The apps of the file at `path`, or the one app of `given`, which comes from the command line and the environment.
 pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> anyhow::Result<Vec<AppConfig>> {
     const NO_APP: &str = "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config";
@@ -129,12 +127,12 @@ pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> anyhow::Result<Vec<App
     let apps = match path {
         None => BTreeMap::from([("default".to_owned(), given)]),
         Some(path) if given == shared => read_apps(path)?,
-        Some(_) => anyhow::bail!(UsageError(
+        Some(_) => bail!(UsageError(
             "apps are configured twice: with --config, leave the app ID, AGORA_UID and the secrets out of the variables and flags".into(),
         )),
     };
     if apps.values().all(|app| *app == shared) {
-        anyhow::bail!(UsageError(NO_APP.into()));
+        bail!(UsageError(NO_APP.into()));
     }
     let with_defaults = |app: RawApp| RawApp {
         token_headers: app.token_headers.or_else(|| shared.token_headers.clone()),
@@ -147,9 +145,9 @@ pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> anyhow::Result<Vec<App
     let mut checked: Vec<AppConfig> = Vec::with_capacity(apps.len());
     for (alias, app) in apps {
         let app = with_defaults(app).check(&alias)?;
-        // Each of the two would use the whole limit of calls.
+        // Together, two apps with one app ID would send twice the limit.
         if let Some(other) = checked.iter().find(|other| other.app_id == app.app_id) {
-            anyhow::bail!(UsageError(format!(
+            bail!(UsageError(format!(
                 "the apps {:?} and {alias:?} have the same app ID, and so one limit of calls: make them one app",
                 other.alias
             )));
@@ -246,30 +244,28 @@ impl RawApp {
         self
     }
 
-    fn into_app(mut self, alias: &str) -> Result<AppConfig, AppError> {
+    fn into_app(mut self, alias: &str) -> anyhow::Result<AppConfig> {
         if !is_name(alias, "._-", 64) {
-            return Err(
-                "its name is not 1 to 64 letters, digits, dots, dashes or underscores".into(),
-            );
+            bail!("its name is not 1 to 64 letters, digits, dots, dashes or underscores");
         }
         let app_id = self.app_id.clone();
-        let app_id = app_id.ok_or("it has no app ID: set AGORA_APP_ID (app_id in a file)")?;
+        let app_id = app_id.context("it has no app ID: set AGORA_APP_ID (app_id in a file)")?;
         if !is_name(&app_id, "_-", 128) {
-            return Err("its app ID is not 1 to 128 letters, digits, dashes or underscores".into());
+            bail!("its app ID is not 1 to 128 letters, digits, dashes or underscores");
         }
         let limit_per_s = self.rate.unwrap_or(DEFAULT_LIMIT_PER_S);
         if !(1.0..=1_000_000.0).contains(&limit_per_s) {
-            let wrong =
-                format!("a rate of {limit_per_s} calls a second is not between 1 and 1,000,000");
-            return Err((wrong + ": change WORKER_RATE (rate)").into());
+            bail!(
+                "a rate of {limit_per_s} calls a second is not between 1 and 1,000,000: change WORKER_RATE (rate)"
+            );
         }
         let max_in_flight = self.max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT);
         if !(1..=100_000).contains(&max_in_flight) {
-            return Err("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000".into());
+            bail!("WORKER_MAX_IN_FLIGHT (max_in_flight) is not between 1 and 100,000");
         }
         let base_urls = self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
         let base_urls = BaseUrl::parse_list(base_urls)
-            .map_err(|error| format!("AGORA_BASE_URL (base_url): {error}"))?;
+            .map_err(|error| anyhow!("AGORA_BASE_URL (base_url): {error}"))?;
         Ok(AppConfig {
             alias: alias.to_owned(),
             credentials: self.credentials(&app_id)?,
@@ -281,24 +277,26 @@ impl RawApp {
         })
     }
 
-    fn credentials(&mut self, app_id: &str) -> Result<Credentials, AppError> {
+    fn credentials(&mut self, app_id: &str) -> anyhow::Result<Credentials> {
         let given_headers = self.token_headers.as_deref().map(TokenHeaders::from_str);
         let given_headers = given_headers
             .transpose()
-            .map_err(|_| "AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
+            .context("AGORA_TOKEN_HEADERS (token_headers) is not x-agora or authorization")?;
         let [key, api_secret, token, certificate] = self.secrets().map(secret);
         let wrong = match (key?, api_secret?, token?, certificate?) {
             (Some(key), Some(secret), None, None) => {
                 return Ok(Credentials::Basic { key, secret });
             }
             (None, None, Some(token), None) => {
-                let uid = self.uid.take().ok_or(
+                let uid = self.uid.take().context(
                     "AGORA_TOKEN needs AGORA_UID (uid): the user that the token was made for",
                 )?;
                 // No message has such a sender, so every message would end as failed.
                 let is_quoted = uid.starts_with('\'') && uid.ends_with('\'');
                 if is_quoted || !is_name(&uid, SENDER_PUNCTUATION, 64) {
-                    return Err("AGORA_UID (uid) has quotation marks around it, more than 64 characters, or a character that the API does not allow in a user ID: set it to the ID alone. An env file may keep quotation marks".into());
+                    bail!(
+                        "AGORA_UID (uid) has quotation marks around it, more than 64 characters, or a character that the API does not allow in a user ID: set it to the ID alone. An env file may keep quotation marks"
+                    );
                 }
                 return Ok(Credentials::Token {
                     token,
@@ -322,7 +320,7 @@ impl RawApp {
                 "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE"
             }
         };
-        Err(wrong.into())
+        bail!(wrong)
     }
 }
 
@@ -332,27 +330,27 @@ pub(crate) fn is_name(text: &str, more: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.len()) && text.chars().all(is_allowed)
 }
 
-fn secret((name, value, file): RawSecret<'_>) -> Result<Option<SecretSource>, AppError> {
+fn secret((name, value, file): RawSecret<'_>) -> anyhow::Result<Option<SecretSource>> {
     let source = match (value.take(), file.take()) {
         (Some(_), Some(_)) => {
-            let wrong = format!("{name} is given both as a value and as a file: leave out one");
-            return Err(wrong.into());
+            bail!("{name} is given both as a value and as a file: leave out one");
         }
         (Some(value), None) => SecretSource::value(value),
         (None, Some(file)) => SecretSource::File(file),
         (None, None) => return Ok(None),
     };
-    // A file that is missing at startup is a mistake. A file that disappears later only holds the lane.
+    // Only a file that is missing at startup ends the worker. A file that disappears later only holds the lane.
     let secret = source.read()?;
     if is_impossible(secret.expose_secret()) {
-        let wrong = "has a line break or a control character inside, or is not UTF-8";
-        return Err(format!("{name} {wrong}: set it to the value alone").into());
+        bail!(
+            "{name} has a line break or a control character inside, or is not UTF-8: set it to the value alone"
+        );
     }
     // The API would answer 401, and the app would be held.
     if is_odd(secret.expose_secret()) {
-        let wrong = "has a quotation mark at an end, a space or an invisible character inside, or a character other than ASCII";
-        let advice = "set it to the value alone. An env file may keep quotation marks";
-        return Err(format!("{name} {wrong}: {advice}").into());
+        bail!(
+            "{name} has a quotation mark at an end, a space or an invisible character inside, or a character other than ASCII: set it to the value alone. An env file may keep quotation marks"
+        );
     }
     Ok(Some(source))
 }
