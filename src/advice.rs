@@ -34,7 +34,7 @@ pub(crate) fn fault_texts(fault: Fault) -> (&'static str, &'static str) {
         ),
         Fault::Worker => (
             "the worker",
-            "check this worker's credentials and its network: the API accepts messages of other workers. `worker workers` shows whether it has stepped aside. If it died instead, look into its log and its host's log",
+            "check this worker's credentials and its network: the API accepts messages of other workers. `worker workers` shows whether it has stepped aside. If it died instead, read its log and its host's log",
         ),
         Fault::Api => (
             "the API, or the app's credentials",

@@ -1,5 +1,5 @@
-//! Findings of `worker check`. [`crate::outbox`] and [`crate::signaling`] gather the facts. The pure functions here judge the
-//! facts and advise the operator.
+//! Findings of `worker check`. The queries of [`crate::outbox`] and the test connections in [`api`] gather facts. Pure
+//! functions judge the facts and advise the operator.
 
 pub(crate) mod api;
 pub(crate) mod lane;
@@ -11,14 +11,14 @@ mod tests;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
-use crate::outbox::{Fault, FaultCheck};
+use crate::outbox::{Problem, ProblemCheck};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub(crate) enum Level {
     Ok,
-    /// The worker runs, but slowly or not for long.
+    /// The worker runs, but an operator should act.
     Warn,
     /// The worker can't send.
     #[strum(serialize = "FAIL")]
@@ -79,17 +79,17 @@ impl Finding {
     }
 }
 
-pub(crate) fn faults(check: &FaultCheck, faults: &[Fault]) -> Finding {
-    if faults.is_empty() {
+pub(crate) fn problems(check: &ProblemCheck, problems: &[Problem]) -> Finding {
+    if problems.is_empty() {
         return Finding::ok(check.subject, check.ok);
     }
-    let found = list(faults, |fault| fault.found.clone());
-    let statements: Vec<_> = faults
+    let found = list(problems, |problem| problem.found.clone());
+    let statements: Vec<_> = problems
         .iter()
-        .filter_map(|fault| Some(format!(" {};", fault.statement.as_ref()?)))
+        .filter_map(|problem| Some(format!(" {};", problem.statement.as_ref()?)))
         .collect();
     let advice = check.advice.to_owned() + &statements.concat();
-    if faults.iter().any(|fault| fault.fails) {
+    if problems.iter().any(|problem| problem.fails) {
         Finding::fail(check.subject, found, advice)
     } else {
         Finding::warn(check.subject, found, advice)

@@ -6,6 +6,7 @@
 //! the name service.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub(crate) fn https_connector(
     HttpsConnector::from((connector, tls))
 }
 
-/// [`Tunnel`] asks for port 443 if the target names no port, also for `http://`.
+/// [`Tunnel`] asks for port 443 if the target names no port, even for `http://`.
 fn with_port(target: Uri) -> Uri {
     let host = target.host().unwrap_or_default();
     let authority = format!("http://{host}:{}/", port(&target));
@@ -61,6 +62,13 @@ fn with_port(target: Uri) -> Uri {
 pub(crate) fn port(target: &Uri) -> u16 {
     let is_http = target.scheme_str() == Some("http");
     target.port_u16().unwrap_or(if is_http { 80 } else { 443 })
+}
+
+/// True for `localhost` and loopback addresses. No name server outside of this host can give out such a name.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let address = address.parse::<IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// True for the URL of a server, without a user name and a password.

@@ -1,5 +1,4 @@
-//! `worker dev`: runs a throwaway Postgres, the simulated API and a worker in one process, and removes all traces at the
-//! end.
+//! `worker dev`: runs a throwaway Postgres, the simulated API and a worker, and removes the server's data at the end.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,7 +30,7 @@ use crate::worker::{self, WorkerError};
 use simulator::{Behaviour, Credential, FaultRule, Ledger, Simulator, SimulatorConfig};
 use testkit::postgres::ThrowawayPostgres;
 
-/// Try it, or test an application with it: a throwaway Postgres, the simulated API and a worker, in one process
+/// Try the worker, or test an application with it: a throwaway Postgres, the simulated API and a worker, in one process
 ///
 /// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
 ///
@@ -69,7 +68,7 @@ const KILLED_BY_SIGNAL: i32 = 128;
 const DATABASE: &str = "dev";
 const APP_ID: &str = "dev-app";
 const API_KEY: &str = "dev";
-/// The fault of each run: the first call of each message to such a receiver fails.
+/// A fault of each run: the first call of each message to a recipient whose name begins with `flaky-` fails.
 const FLAKY: &str = "500:destination=flaky-,first_calls=1";
 /// Bounds the simulator's memory in a long run. Its totals include older calls.
 const KEPT_CALLS: usize = 100_000;
@@ -115,7 +114,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     // the Postgres server ends with this process.
     let stopped = tokio::select! {
         stopped = stop => stopped,
-        () = until_impatient(&mut signals) => Err(anyhow!("a signal ended the stop")),
+        () = until_interrupted(&mut signals) => Err(anyhow!("a second signal interrupted the shutdown")),
     };
     match stopped {
         // The caller expects the command's exit code.
@@ -129,9 +128,9 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Waits for Ctrl-C or SIGTERM. A closing terminal sends SIGHUP beside another signal, which is no request to hurry.
-async fn until_impatient(signals: &mut Signals) {
-    let hurries = [SignalKind::interrupt(), SignalKind::terminate()];
-    while !hurries.contains(&signals.next().await) {}
+async fn until_interrupted(signals: &mut Signals) {
+    let interrupts = [SignalKind::interrupt(), SignalKind::terminate()];
+    while !interrupts.contains(&signals.next().await) {}
 }
 
 /// Prints the addresses of the services, and waits for a signal.
@@ -144,7 +143,7 @@ async fn wait_for_signal(
     let dashboard = address.map(|address| format!("dashboard   http://{address}\n"));
     print_line(format!(
         "database    psql '{}'\nAPI         {} (simulated; its ledger: /_simulator/)\n{}\n\
-         Insert a row into signaling.outbox and look at signaling.delivery. Ctrl-C stops everything.",
+         Insert a row into signaling.outbox, and read signaling.delivery. Ctrl-C stops everything.",
         postgres.url(DATABASE),
         services.simulator.base_url(),
         dashboard.unwrap_or_default()
@@ -169,7 +168,7 @@ impl Services {
         let simulator = Simulator::start(simulator_config(args)?).await?;
         let stopping = CancellationToken::new();
         let mut ops = OpsServer::default();
-        // A command ends before anyone could open the dashboard, and its port is the same for all runs.
+        // A command needs no dashboard, and two runs at once would compete for its port.
         if args.command.is_empty() {
             ops = OpsServer::start(&OpsArgs::default(), stopping.clone()).await?;
         }
@@ -281,7 +280,7 @@ async fn run_command(
         .any(|directory| directory.join("psql").is_file())
         && psql.is_file()
     {
-        // At the end, so that no other program of the command changes.
+        // Last, so that the command finds its other programs where it found them before.
         directories.extend(psql.parent().map(PathBuf::from));
         command.env("PATH", std::env::join_paths(directories)?);
     }

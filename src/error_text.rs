@@ -11,12 +11,12 @@ use crate::sanitize;
 use crate::tls::rejected_certificate;
 
 const MAX_ERROR_BYTES: usize = 1_000;
-/// The longest name of a function, with the types of its arguments, that a line shows.
+/// Bounds the name of a function, which includes the types of its arguments.
 const MAX_FUNCTION_BYTES: usize = 200;
 
-/// Describes a database error by the server's message and hint. The detail is left out because it repeats the row. A message
-/// that may repeat a payload is left out, too: the message of an application's trigger or function, and one that quotes a
-/// value. Then the line has the SQLSTATE and the place.
+/// Describes a database error by the server's message and hint. Leaves out the detail, because it repeats the row. Leaves out
+/// a message that may repeat a payload: one of an application's trigger or function, or one that quotes a value. The line then
+/// has the SQLSTATE and the place.
 pub(crate) fn database_error_text(error: &sqlx::Error) -> String {
     let Some(database_error) = error.as_database_error() else {
         return match error {
@@ -78,7 +78,7 @@ fn function_of_application(line: &str) -> Option<&str> {
     is_foreign.then(|| &name[..name.floor_char_boundary(MAX_FUNCTION_BYTES)])
 }
 
-/// A function of the schema has the rights of its owner. Any other statement has those of the session's role. Postgres names
+/// Names the role that row-level security stops: the owner of the schema's functions, or the session's role. Postgres names
 /// functions in the language SQL without their schema, and the application has none that reads these tables with other rights.
 fn row_security_text(error: &PgDatabaseError) -> String {
     let of_schema = ["SQL function ", "PL/pgSQL function signaling."];
@@ -97,7 +97,7 @@ fn row_security_text(error: &PgDatabaseError) -> String {
     )
 }
 
-/// Describes an error with its causes, in one bounded line. A cause is skipped if the line has the same text already.
+/// Describes an error with its causes, in one bounded line. Skips a cause whose text the line has already.
 pub(crate) fn error_chain_text(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_repeated_cause_is_shown_once() {
         let inner = std::io::Error::other("refused");
         let outer = anyhow::Error::new(inner)
             .context("the database fails: refused")

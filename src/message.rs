@@ -23,7 +23,7 @@ impl Message {
     }
 }
 
-/// `Debug` shows the size of the payload alone. A clone shares the text. sqlx copies the text once from the answer of a claim.
+/// `Debug` shows only the size, because no log may show a payload. A clone shares the text.
 #[derive(Clone, Default, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent, no_pg_array)]
 pub(crate) struct Payload(Arc<str>);

@@ -53,13 +53,13 @@ fn finished(status: &str, id: i64) -> String {
             "nothing, although the recipient was offline and does not have the message".into()
         }
         "unknown" => format!(
-            "nothing, because the last call may have had an effect and the message is at most once. {retry}: look first whether the message arrived"
+            "nothing, because the last call may have had an effect and the message is at most once. {retry}: find out first whether the message arrived"
         ),
         _ => format!("nothing. {retry}"),
     }
 }
 
-/// The events of a message: a time each, with lines of text.
+/// The events of a message, each with its time and lines of text.
 pub(crate) fn timeline(detail: &MessageDetail) -> Vec<(DbTime, Vec<String>)> {
     let row = &detail.message;
     let mut events = vec![(row.created_at, vec!["inserted".to_owned()])];
@@ -104,7 +104,7 @@ fn optional(before: &str, value: Option<impl Display>) -> String {
     value.map_or_else(String::new, |value| format!("{before}{value}"))
 }
 
-/// On which side the fault of a failed call is, on what evidence, and whether the call is charged.
+/// Names the side at fault for a failed call, the evidence, and whether the call is charged.
 pub(crate) fn fault(call: &CallDetail) -> String {
     let charged = if call.charged {
         "charged"

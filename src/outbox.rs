@@ -1,7 +1,7 @@
 //! All access to the database: the protocol (`queue`), the schema, queries for operators, and the connections. No other module
 //! contains SQL for the outbox.
 
-/// A call of a function of the schema `signaling`, with named arguments.
+/// Builds a call of a function of the schema `signaling`, with named arguments.
 macro_rules! call {
     ($function:ident, $($name:ident = $value:expr),* $(,)?) => {
         $crate::outbox::pool::Call::new(stringify!($function))
@@ -36,7 +36,7 @@ pub(crate) use schema::{
     Damage, Migrated, ObjectKind, RoleKind, SchemaError, SchemaObject, list_names,
 };
 
-/// An argument that has a value for each row.
+/// An array argument with one value for each row.
 fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }

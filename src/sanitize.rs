@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Limits the name of a worker and of its user.
+/// Limits the name of a worker, a host or an operator.
 pub(crate) const MAX_NAME_CHARS: usize = 128;
 const MAX_MISTAKE_BYTES: usize = 500;
 const MAX_SETTING_NAME_BYTES: usize = 32;
 
-/// A text without control characters, cut to so many characters. Postgres rejects NUL, and a line break would begin a line of
-/// the log.
+/// Removes control characters, and cuts the text to `max_chars`. Postgres rejects NUL, and a line break would begin a new line
+/// of the log.
 pub(crate) fn text(text: &str, max_chars: usize) -> String {
     text.chars()
         .filter(|c| !c.is_control())
@@ -18,7 +18,7 @@ pub(crate) fn text(text: &str, max_chars: usize) -> String {
         .collect()
 }
 
-/// Reads a regular file of at most so many bytes. A FIFO without a writer would block the reader, and a device has no end.
+/// Reads a regular file of at most `max_bytes`. A FIFO without a writer would block the reader, and a device has no end.
 pub(crate) fn read_file(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -40,10 +40,10 @@ pub(crate) fn read_text_file(path: &Path, max_bytes: u64) -> io::Result<String> 
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// An error of serde about an input of the wrong shape, without the value that it quotes. The value may be a secret or a part
-/// of a payload. A key is shown only if it could be the name of a setting or a column.
+/// Removes the quoted value from an error of serde, because the value may be a secret or a part of a payload. Shows a key only
+/// if it could be the name of a setting or a column.
 pub(crate) fn redact_values(mistake: &str) -> String {
-    // The value comes before the last of these words, also if it has the same words in it.
+    // The last `, expected ` comes after the value, even if the value contains the same words.
     let at = mistake.rfind(", expected ").unwrap_or(mistake.len());
     let (found, expected) = mistake.split_at(at);
     let mut kinds = ["invalid type", "invalid value"].into_iter();
@@ -60,7 +60,7 @@ pub(crate) fn redact_values(mistake: &str) -> String {
     redacted
 }
 
-/// True for a key that could be the misspelt name of a setting, and is no value in the wrong place.
+/// True for a key that looks like a misspelt setting. False for a key that may be a secret in the wrong place.
 fn could_be_setting(key: &str) -> bool {
     (1..=MAX_SETTING_NAME_BYTES).contains(&key.len())
         && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')

@@ -21,17 +21,17 @@ fn is_invisible(c: char) -> bool {
     c.is_whitespace() || c.is_control() || INVISIBLE.contains(&c)
 }
 
-/// A value, trimmed of invisible characters; none if the rest is empty.
+/// Trims invisible characters from both ends. None if the rest is empty.
 pub(crate) fn given(text: &str) -> Option<&str> {
     Some(text.trim_matches(is_invisible)).filter(|text| !text.is_empty())
 }
 
-/// A variable of this process, trimmed likewise. A value that is not UTF-8 is a mistake to report, not a missing value.
+/// Reads a variable of this process, and trims it. Keeps a value that is not UTF-8, so that its check reports the mistake.
 pub(crate) fn variable(name: &str) -> Option<String> {
     given(&std::env::var_os(name)?.to_string_lossy()).map(str::to_owned)
 }
 
-/// A path, trimmed likewise. A path that is not UTF-8 stays unchanged.
+/// Trims a path. A path that is not UTF-8 stays unchanged.
 pub(crate) fn given_path(path: &Path) -> Option<&Path> {
     match path.to_str() {
         Some(text) => given(text).map(Path::new),
@@ -39,8 +39,8 @@ pub(crate) fn given_path(path: &Path) -> Option<&Path> {
     }
 }
 
-/// True if a value has characters inside that no secret can have: a line break, as between two secrets, or bytes that are
-/// not UTF-8.
+/// True for a value that can't be a secret: it has a control character, such as a line break between two secrets, or is not
+/// UTF-8.
 pub(crate) fn is_impossible(value: &str) -> bool {
     value.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
 }
@@ -72,7 +72,7 @@ impl SecretSource {
         Self::Value(SecretString::from(secret.into()))
     }
 
-    /// The present secret. A file is read again for each call, so that a new secret counts at once.
+    /// Returns the present secret. Reads a file again at each call, so that a new secret has an effect at once.
     pub(crate) fn read(&self) -> Result<SecretString, SecretError> {
         let path = match self {
             Self::Value(secret) => return Ok(secret.clone()),

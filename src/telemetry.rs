@@ -23,12 +23,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::sanitize;
 use log_throttle::LogThrottle;
 
-/// Events of sqlx that may show a secret: a trigger may put a payload into a notice, and a mistake in the URL or the password
-/// file is quoted. The pool's event repeats `listener_lost`. These directives come last, so that no filter of the operator
-/// overrides them.
+/// Omits events of sqlx that may show a secret: a trigger may put a payload into a notice, and sqlx quotes a mistake in the
+/// URL or the password file. The pool's event repeats `listener_lost`. These directives come last, so that no filter of the
+/// operator overrides them.
 const NEVER_LOGGED: &str =
     "sqlx::postgres::notice=off,sqlx_postgres::options=off,sqlx_core::pool=off";
-/// How long a process that ends waits for the reader of its last lines.
+/// How long a process waits at its exit for the reader of its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Bounds the memory while the reader of the log stalls. At 500 calls/s, lines of level debug fill the queue in ten seconds.
@@ -145,7 +145,7 @@ pub(crate) fn dropped_lines() -> usize {
     dropped + FAILED_WRITES.load(Ordering::Relaxed)
 }
 
-/// Sets up the log, which includes panics.
+/// Sets up the log, also for panics.
 ///
 /// Fails if the filter is invalid, or the log is set up already.
 pub(crate) fn init(

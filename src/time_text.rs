@@ -26,7 +26,7 @@ pub(crate) fn parse(text: &str) -> Result<DbTime, &'static str> {
     Ok(time)
 }
 
-/// Keeps computed times far within their range.
+/// The longest duration of a setting. With it, no sum of times leaves its range.
 const MAX_DURATION_DAYS: u32 = 30;
 const MAX_RETENTION_DAYS: u32 = 3_653;
 

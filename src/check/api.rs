@@ -1,8 +1,11 @@
-//! Judges the test connections to the hosts of the API.
+//! Connects to the hosts of the API, and judges the connections.
 
 use std::time::Instant;
 
+use hyper::Uri;
+
 use super::Finding;
+use crate::connector::is_loopback;
 use crate::signaling::{CallFailure, Client};
 
 const SUBJECT: &str = "api";
@@ -38,8 +41,7 @@ fn host((url, connected): &Tried, some_connect: bool) -> Finding {
         Err(failure) => {
             let found = format!("{url}: {failure}");
             if some_connect {
-                let advice =
-                    "the worker calls another host of AGORA_BASE_URL instead, which can be reached";
+                let advice = "make the host reachable, or remove it from AGORA_BASE_URL: the worker calls another host until then";
                 return Finding::warn(SUBJECT, found, advice);
             }
             let advice = "check AGORA_BASE_URL, DNS and the firewall. If the network requires a proxy, set HTTPS_PROXY, and allow this host on the proxy; for a direct connection, list the host in NO_PROXY";
@@ -64,12 +66,9 @@ fn host((url, connected): &Tried, some_connect: bool) -> Finding {
 
 /// True if requests to this URL cross a network without encryption.
 fn is_in_the_clear(url: &str) -> bool {
-    let Some(rest) = url.strip_prefix("http://") else {
-        return false;
-    };
-    !["127.", "localhost", "[::1]"]
-        .iter()
-        .any(|loopback| rest.starts_with(loopback))
+    let url: Uri = url.parse().unwrap_or_default();
+    let is_local = |url: &Uri| url.host().is_some_and(is_loopback);
+    url.scheme_str() == Some("http") && !is_local(&url)
 }
 
 #[cfg(test)]
@@ -99,7 +98,9 @@ mod tests {
 
     #[test]
     fn a_url_that_sends_secrets_in_the_clear_warns() {
-        assert_eq!(levels(&[("http://api.example", true)]), [Level::Warn]);
+        for remote in ["http://api.example", "http://localhost.example:80"] {
+            assert_eq!(levels(&[(remote, true)]), [Level::Warn], "{remote}");
+        }
         for local in [
             "http://127.0.0.1:8480",
             "http://localhost",

@@ -21,7 +21,7 @@ pub(crate) fn environment(environment: Option<&str>) -> Finding {
     }
 }
 
-/// Fails if the app belongs to another environment than the worker. Warns if an obstacle remains once a worker runs.
+/// Fails if the app belongs to another environment than the worker. Warns about an obstacle that a new worker does not end.
 pub(crate) fn lane(
     app: &str,
     limit_per_s: f64,

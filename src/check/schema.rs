@@ -60,7 +60,7 @@ pub(crate) fn objects(damage: Option<&[Damage]>) -> Vec<Finding> {
     findings
 }
 
-/// Advice for an object whose repair may lose or has to read rows, so that `worker migrate` leaves the object as it is.
+/// Advises on an object that `worker migrate` does not repair, because the repair may lose rows or has to read all of them.
 fn by_hand(damage: &Damage) -> Finding {
     let (name, kind) = (damage.name(), damage.object.kind);
     let definition = |object: &SchemaObject| object.definition.clone().unwrap_or_default();

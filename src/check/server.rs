@@ -7,9 +7,9 @@ use crate::outbox::{ConnectionLimit, DatabaseLatency, ServerDiagnostics};
 
 /// The oldest supported version, as `server_version_num`.
 const MIN_VERSION: i32 = 140_000;
-/// A round trip that slows claims down.
+/// A longer round trip slows claims down.
 const FAR_AWAY: Duration = Duration::from_millis(20);
-/// With this difference, the API may reject a token as expired or not yet valid.
+/// Beyond this difference, the API may reject a token as expired or not yet valid.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 pub(crate) fn server(
@@ -48,7 +48,7 @@ pub(crate) fn server(
     }
 }
 
-/// Lists the hosts of a URL with several. None for a single host, because the finding `database` reports its state.
+/// Lists the hosts of a URL with several hosts. None for a single host, because the finding `database` reports its state.
 pub(crate) fn hosts(states: &[Result<String, String>]) -> Option<Finding> {
     if states.len() < 2 {
         return None;

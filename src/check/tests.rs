@@ -117,18 +117,18 @@ fn too_few_connections_for_this_worker_or_for_all_warn() {
 }
 
 #[test]
-fn a_fault_warns_with_its_statement_and_fails_if_inserts_fail() {
+fn a_problem_warns_with_its_statement_and_fails_if_inserts_fail() {
     let check = &SCHEMA_CHECKS[0];
-    let fault = |statement: Option<&str>, fails| Fault {
+    let problem = |statement: Option<&str>, fails| Problem {
         found: "ids up to 90".into(),
         statement: statement.map(str::to_owned),
         fails,
     };
     let statement = Some("select setval(1)");
-    let judge = |found: &[Fault]| faults(check, found);
+    let judge = |found: &[Problem]| problems(check, found);
     assert_finding(&judge(&[]), Level::Ok, check.ok);
-    assert_finding(&judge(&[fault(None, false)]), Level::Warn, "ids up to 90");
-    let mixed = [fault(statement, false), fault(None, true)];
+    assert_finding(&judge(&[problem(None, false)]), Level::Warn, "ids up to 90");
+    let mixed = [problem(statement, false), problem(None, true)];
     assert_finding(&judge(&mixed), Level::Fail, "run select setval(1);");
 }
 

@@ -4,7 +4,6 @@
 //! and the token as the password. Browsers add the password to requests of other sites' pages, too, so the server also
 //! checks the origin of each change.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use hyper::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use crate::connector::is_loopback;
 use crate::secret::SecretSource;
 use crate::telemetry::failure_log::FailureLog;
 
@@ -45,7 +45,7 @@ const NO_TOKEN: Refusal = (
     StatusCode::SERVICE_UNAVAILABLE,
     "the file of WORKER_OPS_TOKEN_FILE has no usable token: see the worker's log\n",
 );
-/// Another site's DNS may point to this host.
+/// Prevents DNS rebinding: another site's page may reach this server by a name of that site that resolves to this host.
 const FOREIGN_HOST: Refusal = (
     StatusCode::FORBIDDEN,
     "this server has no token, so it responds only to a name of this host, like localhost or 127.0.0.1. To use another name, set WORKER_OPS_TOKEN_FILE\n",
@@ -128,7 +128,7 @@ pub(super) async fn authenticate(
 
 fn check(token: Option<&OpsToken>, request: &Request) -> Result<Authenticated, Refusal> {
     let headers = request.headers();
-    let is_local = header(headers, HOST).is_some_and(is_loopback_name);
+    let is_local = header(headers, HOST).is_some_and(has_loopback_name);
     if token.is_none() && !is_local {
         return Err(FOREIGN_HOST);
     }
@@ -150,8 +150,8 @@ fn check(token: Option<&OpsToken>, request: &Request) -> Result<Authenticated, R
     is_probe.then_some(Authenticated(false)).ok_or(refusal)
 }
 
-/// True if the value of an `Authorization` header has the token. Digests of the two are compared, so the time that this takes
-/// shows nothing about the token.
+/// True if the value of an `Authorization` header has the token. Compares digests, so the duration reveals nothing about the
+/// token.
 fn has_token(authorization: &str, token: &SecretString) -> bool {
     let (scheme, given) = authorization.split_once(' ').unwrap_or_default();
     let mut given = given.trim().as_bytes().to_vec();
@@ -177,17 +177,9 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-/// True for `localhost` and loopback addresses. No name server outside of this host can give out such a name.
-fn is_loopback_name(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let is_loopback = address
-        .parse()
-        .is_ok_and(|address: IpAddr| address.is_loopback());
-    !host.contains('@') && (name.eq_ignore_ascii_case("localhost") || is_loopback)
+fn has_loopback_name(host: &str) -> bool {
+    let authority = host.parse::<Authority>();
+    !host.contains('@') && authority.is_ok_and(|authority| is_loopback(authority.host()))
 }
 
 /// The header's value. An unreadable or repeated header is empty, and not absent.

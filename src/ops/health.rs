@@ -17,8 +17,8 @@ use crate::worker::OpenLanes;
 
 /// Less than the `timeoutSeconds` of the readiness probe in `docker/kubernetes/worker.yaml`.
 pub(super) const DATABASE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The worker has connections of its own. A response to them that is no older shows that the database is available,
-/// although the monitoring pool may have no free connection.
+/// A response within this time on the worker's other connections shows that the database is available, even if the monitoring
+/// pool has no free connection.
 const RECENT: Duration = Duration::from_secs(5);
 const MAX_RECORDER_LAG: Duration = Duration::from_secs(5);
 const MAX_DETAIL_CHARS: usize = 300;
@@ -62,7 +62,7 @@ pub(super) async fn readyz(
     (status, text)
 }
 
-/// True if the database has responded to the worker's own connections a moment ago.
+/// True if the database has just responded on the worker's other connections.
 pub(super) fn has_responded_lately(outbox: &Outbox) -> bool {
     let last = outbox.last_response_at();
     last.is_some_and(|at| at.elapsed() < RECENT)
@@ -94,15 +94,18 @@ async fn query_database(outbox: &Outbox) -> [Check; 2] {
             [unavailable(database_error_text(&error)), last_schema]
         }
         Ok(Err(error)) => [Ok("available"), Err(error.to_string())],
-        Err(_) => [unavailable("no response within 3 s".into()), last_schema],
+        Err(_) => [
+            unavailable(format!("no response within {DATABASE_TIMEOUT:?}")),
+            last_schema,
+        ],
     }
 }
 
 fn recorder(lag: Option<Duration>) -> Check {
     match lag.filter(|lag| *lag > MAX_RECORDER_LAG) {
-        None => Ok("saves results"),
+        None => Ok("records outcomes"),
         Some(lag) => Err(format!(
-            "has saved no result for {} s, so the lanes claim no more messages",
+            "has recorded no outcome for {} s, so the lanes claim no more messages",
             lag.as_secs()
         )),
     }
@@ -136,6 +139,6 @@ mod tests {
     fn a_recorder_may_lag_for_a_moment() {
         assert!(recorder(None).is_ok() && recorder(Some(Duration::from_secs(4))).is_ok());
         let lagging = recorder(Some(Duration::from_secs(6))).expect_err("too long");
-        assert!(lagging.contains("no result for 6 s"), "{lagging}");
+        assert!(lagging.contains("no outcome for 6 s"), "{lagging}");
     }
 }

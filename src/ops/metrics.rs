@@ -31,7 +31,7 @@ const WORKERS_ALIVE: &str = "signaling_workers_alive";
 const WORKERS_ASIDE: &str = "signaling_workers_aside";
 const DATABASE_UP: &str = "signaling_database_up";
 
-/// Describes metrics by a function of the crate `metrics`, with a line for each name and its help.
+/// Describes metrics by a macro of the crate `metrics`, with a line for each name and its help.
 macro_rules! describe {
     ($describe:ident: $($name:ident $help:literal)*) => {
         $($describe!($name, $help);)*
@@ -47,7 +47,7 @@ pub(super) fn install() -> Result<PrometheusHandle, Box<dyn Error + Send + Sync>
         SLOTS_MISSED "Slots that had passed before their calls could start."
         TASK_PANICS "Panics in tasks of this process. Each is a defect. The process restarts the task."
         CLOCK_STEPS "Steps of the database's clock that this process noticed."
-        LOG_LINES_DROPPED "Lines of this process's log that were dropped, because nobody read the log or writing failed."
+        LOG_LINES_DROPPED "Log lines that this process dropped, because the reader of standard error was too slow or a write failed."
         STATEMENT_ERRORS "Statements of this process that failed or timed out."
     }
     describe! { describe_histogram:
@@ -80,7 +80,7 @@ pub(super) async fn metrics(State(state): State<OpsState>) -> impl IntoResponse 
 async fn fleet(state: &OpsState) -> String {
     let (mut apps, mut is_up) = (None, false);
     if let Some(outbox) = state.outbox.get() {
-        // If a scrape took longer than Prometheus waits, the alert about a worker that is down would fire.
+        // If a scrape took longer than Prometheus waits, the alert SignalingWorkerDown would fire.
         let lanes = tokio::time::timeout(health::DATABASE_TIMEOUT, outbox.lanes(None)).await;
         apps = lanes.ok().and_then(Result::ok);
         is_up = apps.is_some() || health::has_responded_lately(outbox);

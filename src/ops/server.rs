@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use axum::Router;
 use clap::Args;
 use hyper::server::conn::http1;
@@ -23,14 +24,14 @@ use crate::secret::{self, SecretError};
 
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9090));
 const MAX_CONNECTIONS: usize = 64;
-/// Bounds an idle connection, too.
+/// Also the longest time that a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// For the last response on a connection.
+/// How long a connection may take for its last response after the stop.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The recorder of metrics keeps each observation until an upkeep sorts it into a bucket.
+/// Without an upkeep, the exporter would keep each observation of a histogram in memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
-/// The pause after the system has refused another socket.
+/// Without a pause, a lack of file descriptors would cause a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default, Args)]
@@ -102,10 +103,10 @@ impl OpsServer {
                 return Ok(Self::default());
             }
         };
-        // Port 0 has become another port.
+        // With port 0, the system has chosen another port.
         let address = listener.local_addr().unwrap_or(address);
-        let metrics = metrics::install()
-            .map_err(|error| UsageError(format!("metrics can't be recorded: {error}")))?;
+        let metrics =
+            metrics::install().map_err(|error| anyhow!("metrics can't be recorded: {error}"))?;
         let state = OpsState {
             shutdown,
             token: token.map(Arc::new),
@@ -139,8 +140,8 @@ impl OpsServer {
     }
 }
 
-/// A new connection replaces the oldest one, because refusing it would let idle clients keep out a probe. Addresses are no
-/// help: behind a proxy or on this host, all clients share one.
+/// A new connection replaces the oldest one. Otherwise idle clients would keep a health probe out. A limit for each address
+/// would not help, because all clients behind a proxy or on this host share one address.
 async fn accept(
     listener: TcpListener,
     router: Router,

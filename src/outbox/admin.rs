@@ -1,5 +1,5 @@
-//! The operator's commands. Each calls a function of the schema, so plain SQL does the same. Each runs in a transaction of its
-//! own: an error before the commit means that nothing was changed.
+//! The operator's commands. Each command calls a function of the schema, so plain SQL does the same. Each call runs in a
+//! transaction of its own, so an error before the commit means that nothing was changed.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::outbox::{Outbox, is_row_security, may_have_taken_effect};
 use crate::pace::DbTime;
 use crate::time_text;
 
-/// Longer than the wait for a lock.
+/// Longer than the wait for a lock, so that the error names the lock.
 pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +31,8 @@ pub(crate) enum AdminError {
     Forbidden(String),
     #[error("the database failed, and this change was not made: {}", database_error_text(.0))]
     Database(sqlx::Error),
-    /// The commit got no answer.
-    #[error("whether anything was changed is not known, so look before you try again: {}", database_error_text(.0))]
+    /// The commit got no response, so the change may be in the database.
+    #[error("the database may have made this change, so check before you run the command again: {}", database_error_text(.0))]
     Unknown(sqlx::Error),
 }
 
@@ -54,7 +54,7 @@ impl From<sqlx::Error> for AdminError {
     }
 }
 
-/// Finished messages to send again. None matches everything. `statuses` has to name one.
+/// Selects finished messages to send again. A None field matches every message. `statuses` has to name at least one.
 #[derive(Debug, Default, Clone, PartialEq, clap::Args)]
 pub(crate) struct RetryFilter {
     /// Only messages of this app
@@ -89,7 +89,7 @@ pub(crate) struct RetryFilter {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Adoption {
-    /// The app belongs to the environment now. Otherwise more messages are left to cancel.
+    /// True if the app belongs to the environment now. False if pending messages are left to cancel.
     pub(crate) is_done: bool,
     pub(crate) previous: Option<String>,
     pub(crate) cancelled: i64,
@@ -117,7 +117,7 @@ impl Outbox {
             .await
     }
 
-    /// Sets an app's limit. None: the configured limit. Returns false if that changes nothing.
+    /// Sets an app's limit. None sets the configured limit. Returns false if the limit was the same before.
     pub(crate) async fn set_limit(
         &self,
         app: &str,
@@ -151,7 +151,8 @@ impl Outbox {
         self.change(adopt).await.map(|Json(adoption)| adoption)
     }
 
-    /// Sends finished messages again, or only counts them. May read the whole outbox. Returns the number of messages of each app.
+    /// Makes finished messages due again, or only counts them. May read the whole outbox. Returns the number of messages of
+    /// each app.
     pub(crate) async fn retry(
         &self,
         filter: &RetryFilter,

@@ -1,4 +1,4 @@
-//! The outbox in its database: three pools, so that no kind of work waits for another.
+//! Connects to the database. Lanes, recorder and monitoring have a pool each, so that none waits for another.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::pace::{DbTime, SharedClock};
 use crate::secret::SecretSource;
 
 const MONITORING_CONNECTIONS: u32 = 2;
-/// Deadline of a query for people and monitors: shorter than they wait.
+/// Deadline of a query for operators and monitoring systems, shorter than their own timeouts.
 const READ_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 pub(crate) struct Outbox {
@@ -90,7 +90,7 @@ impl Outbox {
         &self.pool.manager().servers
     }
 
-    /// Queries for people and monitors, within [`READ_TIMEOUT`].
+    /// Runs queries for operators and monitoring systems, within [`READ_TIMEOUT`].
     pub(super) async fn read<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -98,7 +98,7 @@ impl Outbox {
         self.run_monitoring("read", READ_TIMEOUT, work).await
     }
 
-    /// Runs work of monitoring or an operator in a transaction. The server also ends a statement at the deadline.
+    /// Runs queries or a change in a transaction on a monitoring connection. The server ends each statement at the deadline.
     pub(super) async fn run_monitoring<T>(
         &self,
         label: &'static str,

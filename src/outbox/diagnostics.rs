@@ -33,7 +33,7 @@ pub(crate) struct DatabaseLatency {
     pub(crate) host_ahead_us: i64,
 }
 
-/// The limit on connections that leaves the least to the workers.
+/// The limit on connections that leaves the fewest to the workers.
 #[derive(Debug, FromRow)]
 pub(crate) struct ConnectionLimit {
     pub(crate) name: String,
@@ -43,17 +43,17 @@ pub(crate) struct ConnectionLimit {
 }
 
 #[derive(Debug)]
-pub(crate) struct FaultCheck {
+pub(crate) struct ProblemCheck {
     pub(crate) subject: &'static str,
     query: &'static str,
     /// The finding if the query returns no row.
     pub(crate) ok: &'static str,
-    /// Precedes the statements of the faults.
+    /// Comes before the statements of the problems.
     pub(crate) advice: &'static str,
 }
 
 #[derive(Debug, FromRow)]
-pub(crate) struct Fault {
+pub(crate) struct Problem {
     pub(crate) found: String,
     #[sqlx(default)]
     pub(crate) statement: Option<String>,
@@ -62,14 +62,14 @@ pub(crate) struct Fault {
     pub(crate) fails: bool,
 }
 
-pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
-    FaultCheck {
+pub(crate) const SCHEMA_CHECKS: [ProblemCheck; 2] = [
+    ProblemCheck {
         subject: "sequences",
         query: include_str!("diagnostics/sequences.sql"),
         ok: "ahead of their tables",
         advice: "as the schema's owner, run",
     },
-    FaultCheck {
+    ProblemCheck {
         subject: "refused",
         query: include_str!("diagnostics/refused.sql"),
         ok: "the database refuses no message",
@@ -77,33 +77,33 @@ pub(crate) const SCHEMA_CHECKS: [FaultCheck; 2] = [
     },
 ];
 
-/// Row-level security, causes of dead rows, which slow claims down, and changed collations.
-pub(crate) const SERVER_CHECKS: [FaultCheck; 5] = [
-    FaultCheck {
+/// Finds row-level security, changed collations, and settings or sessions that keep dead rows. Dead rows slow claims down.
+pub(crate) const SERVER_CHECKS: [ProblemCheck; 5] = [
+    ProblemCheck {
         subject: "row security",
         query: include_str!("diagnostics/row_security.sql"),
         ok: "no policy applies to the worker",
         advice: "as a superuser or the tables' owner, run",
     },
-    FaultCheck {
+    ProblemCheck {
         subject: "autovacuum",
         query: include_str!("diagnostics/autovacuum.sql"),
         ok: "on",
         advice: "set autovacuum and track_counts to on, or as the tables' owner, run `alter table signaling.… reset (autovacuum_enabled)`. Until then, dead rows pile up and claims slow down",
     },
-    FaultCheck {
+    ProblemCheck {
         subject: "snapshots",
         query: include_str!("diagnostics/snapshots.sql"),
         ok: "no transaction has been open for long",
         advice: "end these transactions (prepared ones by `commit prepared` or `rollback prepared`), and run long reports on a replica. Until then, dead rows pile up and claims slow down",
     },
-    FaultCheck {
+    ProblemCheck {
         subject: "replication",
         query: include_str!("diagnostics/replication.sql"),
         ok: "no slot and no standby keeps old rows",
         advice: "start the receiver of the slot, or run `select pg_drop_replication_slot('…')`; on a standby, end long queries or switch hot_standby_feedback off. Until then, dead rows or the WAL pile up",
     },
-    FaultCheck {
+    ProblemCheck {
         subject: "collations",
         query: include_str!("diagnostics/collations.sql"),
         ok: "unchanged since the indexes were built",
@@ -111,8 +111,8 @@ pub(crate) const SERVER_CHECKS: [FaultCheck; 5] = [
     },
 ];
 
-/// Needs [`VERSION_WITH_DATABASE_COLLATIONS`].
-pub(crate) const DATABASE_COLLATION: FaultCheck = FaultCheck {
+/// Fails on servers before [`VERSION_WITH_DATABASE_COLLATIONS`].
+pub(crate) const DATABASE_COLLATION: ProblemCheck = ProblemCheck {
     subject: "collations",
     query: include_str!("diagnostics/database_collation.sql"),
     ok: "the default of the database is unchanged",
@@ -124,7 +124,7 @@ pub(crate) const VERSION_WITH_DATABASE_COLLATIONS: i32 = 150_000;
 
 const REINDEX: &str = "as the tables' owner, run `reindex table concurrently` for outbox, lane and the other tables of signaling, then";
 
-/// After a single slow round trip, `worker check` would report that the database is too far away.
+/// With a single round trip, one that is slow by chance would make `worker check` report a distant database.
 const ROUND_TRIPS: usize = 5;
 
 impl Outbox {
@@ -133,7 +133,7 @@ impl Outbox {
             .await
     }
 
-    pub(crate) async fn faults(&self, check: &FaultCheck) -> Result<Vec<Fault>, sqlx::Error> {
+    pub(crate) async fn problems(&self, check: &ProblemCheck) -> Result<Vec<Problem>, sqlx::Error> {
         self.read_rows(query(check.query)).await
     }
 
@@ -159,7 +159,7 @@ impl Outbox {
         .await
     }
 
-    /// `own`: how many connections a worker uses at most.
+    /// `own` is the most connections that one worker uses.
     pub(crate) async fn connection_limit(&self, own: i64) -> Result<ConnectionLimit, sqlx::Error> {
         let limit = query(include_str!("diagnostics/connections.sql")).bind(own);
         self.read_row(limit).await

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-/// True if Postgres may have carried out a statement that failed, because the server did not report the opposite.
+/// True if Postgres may have carried out the failed statement. False if the server reported that it did not.
 pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
     postgres_error(error).is_none_or(|error| error.severity() != PgSeverity::Error)
 }
@@ -48,8 +48,8 @@ pub(crate) fn may_be_refusal(error: &sqlx::Error) -> bool {
             || is_of_application(error))
 }
 
-/// True if an application's function raised the error, or asked another server that answered so. Without this, its code
-/// would pass for an error of the connection or the server.
+/// True if an application's function raised the error, or got it from another server. Without this check, the code of such an
+/// error would look like a failure of the worker's own connection or server.
 fn is_of_application(error: &sqlx::Error) -> bool {
     let context = postgres_error(error).and_then(PgDatabaseError::r#where);
     let context = context.unwrap_or_default();
@@ -62,8 +62,8 @@ fn is_of_application(error: &sqlx::Error) -> bool {
         || is_of_class(error, &["08", "40", "55", "58"]) && context.lines().any(is_foreign)
 }
 
-/// True if row-level security denies access to a table. The role is the owner of a function, or the session's role in other
-/// statements. This compares the name of the routine, because Postgres translates the message.
+/// True if row-level security denies access to a table, to a function's owner or to the session's role. Compares the name of
+/// the server's routine, because Postgres translates the message.
 pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
     postgres_error(error)
         .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
@@ -74,14 +74,13 @@ pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     is_of_class(error, &["42501"])
 }
 
-/// True if a statement within a function has failed, not the statement that the worker or the command sent.
+/// True if a statement within a function failed. False if the statement that this process sent failed.
 pub(super) fn is_within_function(error: &sqlx::Error) -> bool {
     postgres_error(error).is_some_and(|error| error.r#where().is_some())
 }
 
-/// True if the connection or the server failed, not the statement: no response of a server at all, a connection exception
-/// (class 08), a server that stops or ends the session (57P), or a server that takes no writes (25006), because after a failover
-/// another server does.
+/// True if the connection or the server failed, not the statement: no response at all, a connection exception (class 08), or a
+/// server that ends the session (57P) or takes no writes (25006). After a failover, another server takes writes.
 pub(super) fn is_connection_error(error: &sqlx::Error) -> bool {
     match error.as_database_error() {
         Some(_) => is_of_class(error, &["08", "57P", "25006"]) && !is_of_application(error),

@@ -20,7 +20,7 @@ pub(crate) struct AppReport {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// The worker's calls fail, and it is finding out whether the API or the worker itself is at fault.
+    /// The worker's calls fail, and the worker compares them with those of other workers to decide who is at fault.
     pub(crate) is_doubting: bool,
     pub(crate) aside_reason: Option<String>,
 }
@@ -43,10 +43,10 @@ pub(crate) struct MinuteStats {
     pub(crate) backlog: Option<u64>,
 }
 
-/// A count reads an index entry for each pending message.
+/// Long, because a count reads an index entry for each pending message.
 const QUEUE_COUNTS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Status queries count the calls of the last minute.
+/// Status queries count the calls of the last minute, so messages have to stay that long.
 pub(crate) const MIN_RETENTION: Duration = Duration::from_secs(60);
 
 #[derive(FromRow)]
@@ -127,7 +127,7 @@ impl Outbox {
     }
 
     /// Deletes a batch of messages that finished longer ago than `retention`, if it is this worker's turn. Takes some
-    /// milliseconds. With `one_by_one`, also skips a message that a function of the application keeps waiting. Fails if
+    /// milliseconds. With `one_by_one`, skips a message whose deletion a function of the application delays. Fails if
     /// `retention` is less than [`MIN_RETENTION`].
     pub(crate) async fn delete_finished(
         &self,

@@ -1,4 +1,5 @@
-//! Statements that run once. sqlx does not keep them prepared, because behind a pooler the next one may meet another server.
+//! Runs statements that sqlx does not keep prepared, because behind a pooler the next statement may reach another server
+//! process.
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;

@@ -1,11 +1,11 @@
 //! A small pool of database connections, and the two ways in which the worker calls a function.
 //!
-//! - **Deadlines.** Every wait has one, because a network that drops packets reports nothing: a statement would wait for a
-//!   quarter of an hour or more. The server ends a statement soon after its deadline. Otherwise an abandoned statement would
+//! - **Deadlines.** Every wait has a deadline. Without one, a statement would wait for a quarter of an hour or more in a
+//!   network that drops packets. The server ends a statement soon after its deadline. Otherwise an abandoned statement would
 //!   keep its locks and its connection.
 //! - **Direct or pooled.** A direct connection is set up once and runs prepared statements. Behind a pooler in transaction
-//!   mode, two messages may reach two servers. So each call is one message there: a transaction with its settings, and the
-//!   arguments as literals.
+//!   mode, two messages may reach two server processes. So each call is one message there: a transaction with its settings, and
+//!   the arguments as literals.
 //! - **Reuse.** A connection returns to the pool only after a complete response, so that no statement reads the response to
 //!   another one. `connection_manager` decides whether it is used again.
 
@@ -39,20 +39,20 @@ pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 /// Default deadline: thousands of times longer than a call needs, and short enough that a worker continues soon after the
 /// network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// The worker sees its own error first. The server ends the statement so long after it.
+/// The server ends a statement this long after the worker's deadline.
 pub(super) const SERVER_GRACE: Duration = Duration::from_millis(500);
-/// The worker waits so long for the response of a function that catches the server's timeout.
+/// After the server's timeout, the worker waits this long for the response of a function that catches the timeout.
 const FUNCTION_GRACE: Duration = Duration::from_secs(3);
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A statement waits no longer for a lock. Otherwise a session that holds a lock would occupy the worker's connections.
+/// The longest wait for a lock. Without it, a session that holds a lock would occupy all of the worker's connections.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings for plain statements; functions carry their own.
 ///
 /// - A plan that Postgres makes while a table is empty reads the whole table later, unless it has to use the indexes.
 /// - The high costs of discouraged plans would start JIT compilation.
-/// - Functions that another role has created in the schema `public` must not match.
-/// - Row-level security would silently hide rows. Now the statement fails.
+/// - A function that another role has created in the schema `public` would run with this role's privileges.
+/// - Row-level security would silently hide rows. With `row_security = off`, the statement fails.
 const PLAIN_STATEMENTS: &str = "set local enable_seqscan = off; set local enable_bitmapscan = off; \
     set local jit = off; set local search_path = pg_catalog, pg_temp; set local row_security = off";
 
@@ -76,7 +76,7 @@ impl DbPool {
 
     /// Calls a function of the schema within the default deadline.
     ///
-    /// Fails if the call fails, or has no response in time. The server may have carried it out all the same.
+    /// Fails if the call fails or gets no response in time. The server may have carried the call out in both cases.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
         let server = STATEMENT_TIMEOUT + SERVER_GRACE;
         self.call_within(STATEMENT_TIMEOUT, server, call).await
@@ -170,7 +170,7 @@ impl DbPool {
         )
     }
 
-    /// Runs plain statements in a transaction, and commits. The server ends a statement at the deadline; without one, never.
+    /// Runs plain statements in a transaction, and commits. The server ends a statement at the deadline; None sets no deadline.
     /// After an error, the pool drops the connection, and Postgres rolls the transaction back.
     pub(crate) async fn transaction<T, E: From<sqlx::Error>>(
         &self,
@@ -188,7 +188,7 @@ impl DbPool {
         Ok(value)
     }
 
-    /// Closes all idle connections, and lets none be made again.
+    /// Closes all idle connections. The pool makes no new one.
     pub(crate) async fn close(&self) {
         let idle = self.0.retain(|_, _| false).removed;
         self.0.close();
@@ -199,15 +199,15 @@ impl DbPool {
     }
 }
 
-/// A timeout that doubles with each statement that misses it, because a database that is only slow would otherwise never
-/// finish one.
+/// A timeout that doubles after each statement that misses it. With a fixed timeout, no statement would finish in a slow
+/// database.
 #[derive(Debug, Default)]
 pub(crate) struct AdaptiveTimeout(AtomicU32);
 
 impl AdaptiveTimeout {
     const MAX_DOUBLINGS: u32 = 3;
-    /// The server's timeout is never shorter for a statement that changes one message at a time: it is longer than the wait for a lock,
-    /// and than the second after which `signaling.is_slow` counts a message as slow.
+    /// The server's shortest timeout for a function that changes one message at a time. Longer than the wait for a lock, and
+    /// than the second after which `signaling.is_slow` counts a message as slow.
     const MIN_ISOLATING: Duration = Duration::from_secs(4);
 
     /// The worker's timeout for the next statement, and the server's.
@@ -245,7 +245,7 @@ pub(crate) async fn within<T>(
 }
 
 pub(super) fn measure<T>(label: &'static str, begun: Instant, result: &Result<T, sqlx::Error>) {
-    // Also without an error, so that the counter begins at zero.
+    // Adds zero after a success, so that the counter exists before the first error.
     counter!(STATEMENT_ERRORS, "statement" => label).increment(result.is_err().into());
     if result.is_ok() {
         histogram!(STATEMENT_DURATION, "statement" => label).record(begun.elapsed());
@@ -263,7 +263,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A reading of the database's clock, which showed `at` during the call.
+    /// Pairs `at`, the time of the database's clock during the call, with the times of this host.
     pub(crate) fn clock_reading(&self, at: DbTime) -> ClockReading {
         ClockReading {
             asked: self.asked,

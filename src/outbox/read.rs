@@ -1,4 +1,4 @@
-//! Queries for operators and monitors: status, search, one message, groups of failures. Each is bounded.
+//! Queries for operators and monitoring systems: status, search, one message, groups of failures. Each query is bounded.
 
 mod detail;
 mod failures;

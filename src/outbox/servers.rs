@@ -28,7 +28,7 @@ use crate::telemetry::log_throttle::LogThrottle;
 use parameters::{Host, Parameters};
 
 pub(crate) struct Servers {
-    /// None: the variables alone, as for `psql`.
+    /// None: libpq's variables name the database, as for `psql`.
     url: Option<SecretSource>,
     /// The parameters of the last successful read.
     last: Mutex<Arc<Parameters>>,
@@ -60,23 +60,17 @@ impl Servers {
         self.address.lock().clone()
     }
 
-    /// Connects to a server. Of several hosts, to one that takes writes.
+    /// Connects to a server, and returns the options of the connection, too. If the URL names several hosts, the server takes
+    /// writes.
     ///
     /// Fails if no host can be used. The error has the reason for each host.
-    pub(in crate::outbox) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.connect_with_options()
-            .await
-            .map(|(connection, _)| connection)
-    }
-
-    /// As [`connect`](Self::connect). Also returns the options of the connection.
-    pub(in crate::outbox) async fn connect_with_options(
+    pub(in crate::outbox) async fn connect(
         &self,
     ) -> Result<(PgConnection, PgConnectOptions), sqlx::Error> {
         let parameters = self.parameters();
         let last_address = self.address();
         let mut hosts: Vec<&Host> = parameters.hosts.iter().collect();
-        // An unreachable host before the last one would delay each new connection.
+        // The last host comes first. Otherwise an unreachable host before it would delay each new connection.
         hosts.sort_by_key(|host| host.to_string() != last_address);
         let mut failures = Vec::new();
         for host in hosts {
@@ -143,7 +137,7 @@ fn read(url: Option<&SecretSource>) -> anyhow::Result<Parameters> {
     Ok(Parameters::parse(url, secret::variable)?)
 }
 
-/// Connects to a host. False if there are others, and this one takes no writes.
+/// Connects to a host. Returns false if the URL has other hosts, and this one takes no writes.
 async fn try_host(
     parameters: &Parameters,
     options: &PgConnectOptions,

@@ -13,7 +13,7 @@ use crate::outbox::servers::CONNECT_TIMEOUT;
 
 /// The channel on which the trigger `notify_workers` notifies, with the app as its payload.
 const CHANNEL: &str = "signaling_wakeup";
-/// A connection that a firewall has dropped would wait for ever, so the worker checks a silent one.
+/// The worker checks a silent connection, because it would wait for ever on one that a firewall has dropped.
 const CHECK_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Outbox {
     /// Listens on a connection of its own.
     pub(crate) async fn listen(&self) -> Result<WakeupListener, sqlx::Error> {
         // The first connection only finds the host that takes writes.
-        let (connection, options) = self.servers().connect_with_options().await?;
+        let (connection, options) = self.servers().connect().await?;
         within(CLOSE_TIMEOUT, connection.close()).await.ok();
         let pool = PgPoolOptions::new()
             .max_connections(1)

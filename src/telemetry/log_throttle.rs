@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Admits one line in an interval: when the last line was logged, and the number of lines suppressed since then.
+/// Admits one line in an interval. Holds the time of the last line, and the number of lines suppressed since then.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 

@@ -29,7 +29,7 @@ use crate::proxy::proxy_of;
 use crate::secret;
 use crate::tls::tls_config;
 
-/// The default of the OTLP standard.
+/// The default of the OTLP specification.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for the last spans to be sent.
 pub(crate) const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -104,7 +104,7 @@ impl Traces {
             tracing::warn!(
                 event = "traces_lost",
                 waited = %humantime::format_duration(FLUSH_TIMEOUT),
-                "the last traces could not be sent and are lost; no message is lost"
+                "the worker could not send the last traces before its exit, and they are lost; no message is lost"
             );
         }
     }
@@ -123,12 +123,12 @@ impl Collector {
         match failure {
             None if self.failures.succeeded() => tracing::info!(
                 event = "collector_restored",
-                "the collector takes traces again"
+                "the collector accepts traces again"
             ),
             Some(error) if self.failures.failed() => tracing::warn!(
                 event = "collector_failed",
                 error,
-                "traces can't be sent: they are dropped until the collector takes them. The sending of messages does not depend on the collector"
+                "the worker can't send traces, and drops them until the collector accepts them: check OTEL_EXPORTER_OTLP_ENDPOINT and the collector. Deliveries do not depend on it"
             ),
             _ => {}
         }
@@ -166,17 +166,20 @@ fn settings(
     }
     let (variable, endpoint) = match (get(TRACES_ENDPOINT), get(ENDPOINT)) {
         (Some(endpoint), _) => (TRACES_ENDPOINT, endpoint),
-        // The standard says that this endpoint serves all signals, and that each signal appends its path.
+        // By the specification, this endpoint serves all signals, and each signal appends its path.
         (None, Some(all)) => (ENDPOINT, format!("{}/v1/traces", all.trim_end_matches('/'))),
         (None, None) => return Ok(None),
     };
     let of_traces = |name: &str| {
-        get(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
-            .or_else(|| get(&format!("OTEL_EXPORTER_OTLP_{name}")))
+        let names = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"];
+        let mut names = names.map(|prefix| format!("{prefix}{name}")).into_iter();
+        names.find_map(|name| Some((get(&name)?, name)))
     };
-    if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
+    if let Some((protocol, variable)) = of_traces("PROTOCOL")
+        && protocol != "http/protobuf"
+    {
         return Err(UsageError(format!(
-            "OTEL_EXPORTER_OTLP_PROTOCOL is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
+            "{variable} is not http/protobuf, the only supported protocol: set it to http/protobuf, and {ENDPOINT} to the collector's port for that protocol, usually 4318"
         )));
     }
     // The error does not show the endpoint, because it may contain a password.
@@ -185,7 +188,7 @@ fn settings(
             "{variable} is not the URL of a collector: write it like http://localhost:4318, with user names and passwords in OTEL_EXPORTER_OTLP_HEADERS, or leave it out for no traces"
         ))
     })?;
-    let ca_file = of_traces("CERTIFICATE").map(PathBuf::from);
+    let ca_file = of_traces("CERTIFICATE").map(|(path, _)| PathBuf::from(path));
     Ok(Some((endpoint, ca_file)))
 }
 

@@ -73,7 +73,7 @@ async fn a_message_that_is_always_forbidden_holds_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn receivers_that_are_gone_hold_no_other() {
+async fn recipients_that_are_gone_hold_no_other() {
     let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["408:destination=gone-"]);
     world
@@ -148,7 +148,7 @@ async fn messages_that_each_fail_once_are_sent_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_is_slow_to_acknowledge_takes_no_place_from_others() {
+async fn a_recipient_that_is_slow_to_acknowledge_takes_no_place_from_others() {
     let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["slow=10s:destination=slow"]);
     world

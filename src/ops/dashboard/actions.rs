@@ -55,7 +55,9 @@ pub(super) async fn act(
     Path(action): Path<String>,
     Form(fields): Form<Fields>,
 ) -> Result<Redirect, PageError> {
-    let changed = change(outbox(&state)?, &action, &fields).await;
+    let not_yet = |PageError(_, why)| PageError(StatusCode::CONFLICT, why);
+    let outbox = outbox(&state).map_err(not_yet)?;
+    let changed = change(outbox, &action, &fields).await;
     // Also after an error, because the change may have taken effect.
     state.overview.forget().await;
     changed?;

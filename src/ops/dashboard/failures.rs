@@ -11,7 +11,7 @@ use super::layout::{self, PageError};
 use super::message::http_status;
 use super::messages::{Form, field, given};
 use crate::ops::OpsState;
-use crate::outbox::{FailureGroup, MAX_CALLS_LOOKED_AT};
+use crate::outbox::{FailureGroup, MAX_CALLS_READ};
 
 const SPAN: Duration = Duration::from_hours(24);
 
@@ -28,7 +28,7 @@ pub(super) async fn show(
             "Failed calls of the last 24 hours"
             @if let Some(app) = &app { ", of " b { (app) } }
             @if let Some(outcome) = &outcome { ", with the outcome " b { (format::words(outcome)) } }
-            ". The page counts the newest " (format::number(MAX_CALLS_LOOKED_AT)) " failed calls of all apps at most. "
+            ". The page counts the newest " (format::number(MAX_CALLS_READ)) " failed calls of all apps at most. "
             code { "worker retry" } " sends messages again that failed for good."
             @if app.is_some() || outcome.is_some() { " " a href="/failures" { "Show all" } "." }
         }
@@ -40,8 +40,13 @@ pub(super) async fn show(
             p.panel { (format::badge("good", "none")) " No call failed." }
         }
     };
-    let page = layout::page("Failures", "/failures", true, &html! {}, &live);
-    Ok(page)
+    Ok(layout::page(
+        "Failures",
+        "/failures",
+        true,
+        &html! {},
+        &live,
+    ))
 }
 
 fn table(groups: &[FailureGroup]) -> Markup {

@@ -84,19 +84,19 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let Self(status, text) = self;
         let title = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "The database is unavailable",
+            StatusCode::SERVICE_UNAVAILABLE => "The database failed",
             StatusCode::INTERNAL_SERVER_ERROR => "Not confirmed",
             StatusCode::NOT_FOUND => "Not found",
             StatusCode::CONFLICT => "Nothing was changed",
-            _ => "That does not work",
+            _ => "The request was refused",
         };
-        // A page appears by itself, as soon as the database responds. An action must not repeat itself.
+        // Only for pages that a GET asks for. A refresh of an action's address would ask for a page that does not exist.
         let refreshes = status == StatusCode::SERVICE_UNAVAILABLE;
         let content = html! {
             h1 { (title) }
             section.panel {
                 p { (format::sentence(&text)) }
-                @if refreshes { p { "The worker tries again." } }
+                @if refreshes { p { "This page tries again by itself." } }
                 @else { p { a href="/" { "Go to the overview" } } }
             }
         };

@@ -54,8 +54,13 @@ pub(super) async fn show(
             }
         }
     };
-    let page = layout::page(&title, "/messages", refreshes, &html! {}, &live);
-    Ok(page)
+    Ok(layout::page(
+        &title,
+        "/messages",
+        refreshes,
+        &html! {},
+        &live,
+    ))
 }
 
 fn buttons(message: &MessageRow) -> Markup {

@@ -54,7 +54,7 @@ pub(super) async fn show(
     let live = html! {
         @if page.rows.is_empty() {
             p.panel {
-                @if page.next_before.is_some() { "No match so far. Older messages are left to search." }
+                @if page.next_before.is_some() { "No match so far. Search the older messages, too." }
                 @else if before.is_none() && filter == MessageFilter::default() { "There are no messages yet." }
                 @else { "No message matches." }
             }
@@ -74,15 +74,20 @@ pub(super) async fn show(
     };
     // A refresh would move the rows of an older page.
     let refreshes = before.is_none();
-    let page = layout::page("Messages", "/messages", refreshes, &fixed, &live);
-    Ok(page)
+    Ok(layout::page(
+        "Messages",
+        "/messages",
+        refreshes,
+        &fixed,
+        &live,
+    ))
 }
 
 pub(super) fn field<'form>(form: &'form Form, name: &str) -> &'form str {
     form.get(name).map_or("", String::as_str)
 }
 
-/// The same search, from another message on.
+/// The link to the same search, for messages before `before`.
 fn link(form: &Form, before: &str) -> String {
     let fields = FIELDS.map(|(name, ..)| (name, field(form, name)));
     let others = [("state", field(form, "state")), ("before", before)];

@@ -93,7 +93,7 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
     };
     let pause = html! {
         p {
-            "No worker on any host starts a call until an operator resumes the app. Calls in flight are finished. "
+            "No worker on any host starts a call until an operator resumes the app. Workers complete calls in flight. "
             "The backlog (" (backlog) ") and new messages wait. Messages with an expiry may expire."
         }
         label { "Reason, for other operators" input type="text" name="reason" maxlength=(MAX_TEXT_CHARS) autocomplete="off" autofocus; }
@@ -102,10 +102,10 @@ fn buttons(AppStatus { app, pending, .. }: &AppStatus, lane: &LaneStatus) -> Mar
         p {
             "The limit is " b { (limit) " calls/s" } " now"
             @if let Some(by) = &lane.limit_set_by { ", set by " (by) }
-            ". A new limit holds at once and on all hosts. The API answers 429 to calls above its own limit."
+            ". A new limit applies at once on all hosts. The API answers 429 to calls above its own limit."
         }
         label {
-            "Calls per second. Without a number, the configured limit holds again: " (format::rate(lane.configured_per_s))
+            "Calls per second. Without a number, the configured limit applies again: " (format::rate(lane.configured_per_s))
             input type="number" name="limit" min="1" max="1000000" step="any" value=(lane.limit_per_s) autofocus;
         }
     };

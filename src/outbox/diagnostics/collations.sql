@@ -1,5 +1,5 @@
--- Collations of the schema's indexes whose version differs from that with which the indexes were built. An upgrade of the
--- operating system may change the order of texts, and an index in the old order misses rows.
+-- Collations that have another version now than when the schema's indexes were built. An upgrade of the operating system may
+-- change the order of texts, and an index in the old order misses rows.
 select format('collation %I.%I was %s and is %s: indexes may miss messages', nspname, collname, collversion,
               coalesce(present, 'of no known version')) as found,
        format('alter collation %I.%I refresh version', nspname, collname) as statement

@@ -1,4 +1,4 @@
--- The same for the default collation of the database. The column and the function came with PostgreSQL 15.
+-- As collations.sql, for the default collation of the database. The column and the function exist since PostgreSQL 15.
 select format('the default collation of database %I was %s and is %s: indexes may miss messages', datname, datcollversion,
               coalesce(present, 'of no known version')) as found,
        format('alter database %I refresh collation version', datname) as statement

@@ -60,8 +60,8 @@ pub(in crate::outbox) struct PooledConnection {
     expires_at: Instant,
 }
 
-/// When a connection reaches its maximum age, or up to a fifth earlier, so that connections that were made together do not
-/// end together.
+/// The end of a new connection: its maximum age, or up to a fifth earlier, so that connections of one start do not end at
+/// the same moment.
 pub(in crate::outbox) fn expires_at(max_age: Duration) -> Instant {
     Instant::now() + shortened_at_random(max_age)
 }
@@ -72,10 +72,10 @@ impl Manager for ConnectionManager {
 
     async fn create(&self) -> Result<PooledConnection, sqlx::Error> {
         let epoch = self.epoch.count.load(Ordering::Relaxed);
-        let mut connection = Box::pin(self.servers.connect()).await?;
+        let (mut connection, _) = Box::pin(self.servers.connect()).await?;
         let statement_timeout = STATEMENT_TIMEOUT + SERVER_GRACE;
         if self.pooler.is_none() {
-            // These override the defaults of the database and of the role.
+            // A database or a role may have other defaults for these settings.
             let settings = format!(
                 "{SESSION_GUARDS}; set default_transaction_isolation = 'read committed'; set lock_timeout = {}; set statement_timeout = {}",
                 LOCK_TIMEOUT.as_millis(),
@@ -148,16 +148,16 @@ impl PoolEpoch {
     }
 }
 
-/// Compares the server processes of two connections that are open at once. Each direct connection has a process of its own;
-/// a pooler in transaction mode lends processes out. The statements have no parameters, so that any pooler can pass them on.
-/// Behind a pooler, returns the settings for each transaction.
+/// Compares the server processes of two connections that are open at once. Each direct connection has a process of its own. A
+/// pooler in transaction mode shares processes between connections. The statements have no parameters, so that any pooler can
+/// pass them on. Behind a pooler, returns the settings for each transaction. Returns None for direct connections.
 pub(in crate::outbox) async fn detect_pooler(
     servers: &Servers,
 ) -> Result<Option<&'static str>, sqlx::Error> {
-    let mut connections = [servers.connect().await?, servers.connect().await?];
+    let mut connections = [servers.connect().await?.0, servers.connect().await?.0];
     within(CONNECT_TIMEOUT, async {
         let mut processes = [HashSet::new(), HashSet::new()];
-        // Not in turn, because a pooler that lends its processes in turn would give each connection the same one every time.
+        // Strict turns would hide a pooler that hands out its processes in turn: each connection would get the same one.
         for index in [0, 1, 1, 0, 0, 1] {
             let pid = connections[index].fetch_one("select pg_backend_pid()");
             processes[index].insert(pid.await?.try_get::<i32, _>(0)?);

@@ -18,7 +18,7 @@ pub(crate) struct MessageDetail {
     pub(crate) message: MessageRow,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) payload: Option<String>,
-    /// The latest failed calls and lost claims, in their order.
+    /// The latest failed calls and lost claims, oldest first.
     pub(crate) calls: Vec<CallDetail>,
     /// None: no worker has ever served the app.
     pub(crate) lane: Option<LaneStatus>,
@@ -35,7 +35,7 @@ pub(crate) struct MessageRow {
     pub(crate) destination: Option<String>,
     pub(crate) channel_name: Option<String>,
     pub(crate) status: String,
-    /// Of a pending message: scheduled, queued, sending or retrying. Else the status.
+    /// scheduled, queued, sending or retrying for a pending message. The status for a finished message.
     pub(crate) state: String,
     pub(crate) attempts: i32,
     pub(crate) max_attempts: i32,
@@ -45,10 +45,10 @@ pub(crate) struct MessageRow {
     pub(crate) wait_for_ack: bool,
     pub(crate) at_most_once: bool,
     pub(crate) created_at: DbTime,
-    /// While a worker has claimed the message, the end of the lease.
+    /// The end of the lease while a worker has claimed the message.
     pub(crate) due_at: DbTime,
     pub(crate) expires_at: Option<DbTime>,
-    /// A worker has claimed or finished the message, or died with it.
+    /// True if the row names a claim, which may have ended.
     pub(crate) is_claimed: bool,
     pub(crate) claimed_by: Option<String>,
     pub(crate) sent_at: Option<DbTime>,
@@ -56,7 +56,7 @@ pub(crate) struct MessageRow {
     pub(crate) http_status: Option<i32>,
     pub(crate) request_id: Option<String>,
     pub(crate) error: Option<String>,
-    /// Claims pass over the message until then, because a trigger or a constraint refuses to change it.
+    /// Claims pass over the message until this time, because a trigger or a constraint refuses to change the row.
     pub(crate) refused_until: Option<DbTime>,
     #[serde(skip)]
     pub(crate) may_read_payload: bool,
@@ -75,7 +75,7 @@ pub(crate) struct CallDetail {
     pub(crate) error: Option<String>,
     pub(crate) fault: Option<String>,
     pub(crate) charged: bool,
-    /// The other calls by which the worker decided that.
+    /// The other calls from which the worker concluded the fault.
     pub(crate) evidence: Option<String>,
     pub(crate) claimed_by: Option<String>,
     pub(crate) recorded_at: DbTime,
@@ -102,7 +102,7 @@ impl Outbox {
         Ok(self.read_rows(message).await?.pop())
     }
 
-    /// None if there is no such message. Has no payload if the role may not read payloads.
+    /// None if there is no such message. The payload is None if the role may not read payloads.
     pub(crate) async fn message(
         &self,
         id: i64,

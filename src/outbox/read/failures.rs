@@ -7,8 +7,8 @@ use sqlx::{FromRow, query};
 use crate::outbox::Outbox;
 use crate::pace::DbTime;
 
-/// Only the newest failed calls count: at 490 failures/s, those of 20 seconds.
-pub(crate) const MAX_CALLS_LOOKED_AT: i64 = 10_000;
+/// The most failed calls that a query reads: those of 20 seconds at 490 failures/s.
+pub(crate) const MAX_CALLS_READ: i64 = 10_000;
 const MAX_GROUPS: i64 = 100;
 
 #[derive(Debug, FromRow)]
@@ -19,7 +19,7 @@ pub(crate) struct FailureGroup {
     pub(crate) error: Option<String>,
     pub(crate) calls: i64,
     pub(crate) messages: i64,
-    /// Messages that ended as `failed`, with this error as their last.
+    /// Messages that ended as `failed`, and whose last error is this one.
     pub(crate) failed: i64,
     pub(crate) last_at: DbTime,
     pub(crate) example_id: i64,
@@ -27,8 +27,8 @@ pub(crate) struct FailureGroup {
 }
 
 impl Outbox {
-    /// The failed calls of the last `span`, among the newest [`MAX_CALLS_LOOKED_AT`] of all apps, because there is no index
-    /// by app. Groups with the most calls come first.
+    /// Groups the failed calls of the last `span`, with the largest group first. Reads only the newest
+    /// [`MAX_CALLS_READ`] calls of all apps, because attempts have no index by app.
     pub(crate) async fn failures(
         &self,
         app: Option<&str>,
@@ -36,7 +36,7 @@ impl Outbox {
         span: Duration,
     ) -> Result<Vec<FailureGroup>, sqlx::Error> {
         let groups = query(include_str!("failures/groups.sql"))
-            .bind(MAX_CALLS_LOOKED_AT)
+            .bind(MAX_CALLS_READ)
             .bind(span)
             .bind(app)
             .bind(MAX_GROUPS)

@@ -10,8 +10,8 @@ use crate::outbox::one_off::{rows, value};
 use crate::pace::DbTime;
 
 pub(crate) const PAGE_ROWS: usize = 50;
-/// Most messages that a page reads. With more, a slow disk would exceed the timeout of a read.
-/// If more messages are pending, a page reads the primary key from its end.
+/// The most messages that a page reads. With more, a slow disk would exceed the timeout of a read. A page of pending messages
+/// uses their own indexes only if fewer messages are pending.
 const MAX_READ: i64 = 20_000;
 
 /// The values of `state` in `signaling.delivery`.
@@ -28,7 +28,7 @@ pub(crate) const STATES: [&str; 11] = [
     "cancelled",
     "unknown",
 ];
-/// Stands for all states of a message that has not ended.
+/// Matches all four states of a message that is not finished.
 pub(crate) const PENDING: &str = "pending";
 
 /// None in a field matches every message.
@@ -66,7 +66,7 @@ pub(crate) struct MessageLine {
 #[derive(Debug)]
 pub(crate) struct MessagePage {
     pub(crate) rows: Vec<MessageLine>,
-    /// The next page has ids below this. None: this is the last page.
+    /// The next page has ids below this one. None on the last page.
     pub(crate) next_before: Option<i64>,
 }
 

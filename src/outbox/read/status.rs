@@ -52,10 +52,10 @@ pub(crate) struct Pending {
     pub(crate) scheduled: u64,
     pub(crate) retrying: u64,
     pub(crate) sending: u64,
-    /// Messages among these that the database refuses to change. Counted up to 10,000.
+    /// Pending messages that the database refuses to change. Counted up to 10,000.
     pub(crate) refused: u64,
-    /// The longest wait of a message that is not scheduled, in seconds: since its due time, but not before its insert; since
-    /// its first failed attempt, if there was one.
+    /// The longest wait of a message that is not scheduled, in seconds. The wait begins with the first failed attempt. Without
+    /// one, it begins with the later of due time and insert.
     pub(crate) oldest_s: Option<f64>,
     pub(crate) counted_ago_s: Option<f64>,
 }
@@ -102,11 +102,12 @@ pub(crate) struct LaneStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Obstacle {
     pub(crate) kind: LaneState,
-    /// Names the remedy, too.
+    /// Describes the obstacle and its remedy.
     pub(crate) sentence: String,
 }
 
-/// The state of a lane. All but the first two are also obstacles, by the first of which the state is named.
+/// The state of a lane. All but `Sending` and `Slowed` are also kinds of obstacles. A lane with obstacles has the state of the
+/// first one.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
 )]
@@ -121,7 +122,7 @@ pub(crate) enum LaneState {
     OtherEnvironment,
     Unauthorized,
     Unavailable,
-    /// The API has asked for a pause, or an obstacle of a newer schema.
+    /// The API has sent `Retry-After`, or a newer schema has an obstacle that this binary does not know.
     #[serde(rename = "retry_after", other)]
     Waiting,
 }
@@ -135,7 +136,7 @@ impl LaneStatus {
         }
     }
 
-    /// The full rate is `1 / 1.02` of the limit.
+    /// True below 97 % of the limit, because the full rate is only `1 / 1.02` of the limit.
     pub(crate) fn is_slowed(&self) -> bool {
         self.rate_per_s < 0.97 * self.limit_per_s
     }
@@ -202,7 +203,7 @@ impl LaneStatus {
         }
     }
 
-    /// A lane in its first state.
+    /// A lane without obstacles, at its full rate.
     pub(crate) fn sending() -> Self {
         Self {
             configured_per_s: 500.0,

@@ -31,7 +31,7 @@ pub(crate) struct ServedApp {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// The worker's calls fail, and it compares them with those of other workers.
+    /// The worker's calls fail, and the worker compares them with those of other workers to decide who is at fault.
     pub(crate) is_doubting: bool,
     pub(crate) stepped_aside_at: Option<DbTime>,
     pub(crate) stepped_aside_reason: Option<String>,
@@ -40,11 +40,11 @@ pub(crate) struct ServedApp {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct LaneWorkers {
-    /// Workers of the app's environment.
+    /// Live workers of the app's environment.
     pub(crate) alive: u32,
     /// Other environments whose workers refuse to send the app's messages.
     pub(crate) refusing: Vec<String>,
-    /// Workers among these that have stepped aside.
+    /// Live workers that have stepped aside.
     pub(crate) aside: u32,
 }
 

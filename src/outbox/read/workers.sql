@@ -1,4 +1,4 @@
--- At most $1 workers, those alive first: each with the apps that it serves.
+-- At most $1 workers, live ones first, each with the apps that it serves.
 select name, host, version, environment, is_alive, started_at, seen_at,
        extract(epoch from greatest(clock_timestamp() - seen_at, '0'))::float8 as seen_ago_s,
        jsonb_agg(jsonb_build_object('app', app, 'accepted', accepted, 'failed', failed, 'is_doubting', is_doubting,

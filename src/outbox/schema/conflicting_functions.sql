@@ -1,4 +1,5 @@
--- `drop` statements for functions named in $1 with another head than in $2, or an owner without the rights of outbox's owner.
+-- `drop` statements for functions named in $1 that have another head than in $2, or an owner who lacks the rights of outbox's
+-- owner.
 select format('drop function %s', pg_proc.oid::regprocedure)
 from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name
      left join pg_class as outbox on outbox.oid = to_regclass('signaling.outbox')

@@ -28,7 +28,7 @@ mod tests {
 
     use super::*;
 
-    /// A change without a new version would let an older `worker migrate` bring the old text back.
+    /// Without a new version, an older `worker migrate` would replace the changed function by its own text.
     #[test]
     fn a_changed_function_has_a_new_version() {
         let mut digest = Sha256::new();

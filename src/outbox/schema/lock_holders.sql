@@ -1,5 +1,5 @@
--- The sessions that hold the advisory lock $1. Where $1 is null, the sessions that have held a lock on a relation of the schema
--- for a while. Shows how to find a session, and never its statement. A role sees little of the sessions of other roles.
+-- The sessions that hold the advisory lock $1. If $1 is null, the sessions that hold a lock on a relation of the schema, in a
+-- transaction older than 400 ms. Never shows a statement, which may have a payload. A role sees little of other roles' sessions.
 select string_agg(case when pid is null then 'a prepared transaction (see pg_prepared_xacts)'
                        else 'process ' || pid || coalesce(' (' || nullif(known, '') || ')', '') end, '; ')
 from (

@@ -31,13 +31,13 @@ const SESSION: &str =
         set deadlock_timeout = '200ms';
     exception when insufficient_privilege then null;
     end $$";
-/// Half a second of waiting, so that sessions behind the migration wait for about a second with its work.
+/// The longest wait of an attempt. Sessions behind it then wait for about a second, the work of the migration included.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '500ms'";
 /// A migration outside of a transaction blocks no other session while it waits.
 const NO_LOCK_TIMEOUT: &str = "set lock_timeout = 0";
-/// Other sessions get the lock in this time.
+/// Between two attempts, other sessions get the lock.
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(500);
-/// The advisory lock of the process that migrates.
+/// Processes that migrate at once take turns by this advisory lock.
 const TURN_LOCK: i64 = 7_310_596_821_344_204;
 
 impl Outbox {
@@ -69,7 +69,7 @@ impl Outbox {
 
     /// A connection of its own, because the turn is a lock of the connection.
     async fn migrating_connection(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.servers().connect().await?;
+        let (mut connection, _) = self.servers().connect().await?;
         connection.execute(SESSION_GUARDS).await?;
         connection.execute(SESSION).await?;
         Ok(connection)

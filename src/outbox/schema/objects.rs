@@ -14,7 +14,7 @@ use super::version::{SchemaError, found_versions, migrations};
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{rows, values};
 
-/// Postgres writes definitions by these settings of the session.
+/// The text of a definition depends on these settings of the session.
 const SETTINGS: &str = "set local search_path = pg_catalog, pg_temp; set local timezone = 'UTC';
     set local datestyle = 'ISO'; set local intervalstyle = 'postgres'; set local extra_float_digits = 1";
 
@@ -37,7 +37,7 @@ pub(crate) enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// True if `worker migrate` creates the object again. The other kinds hold rows, or Postgres would check all rows.
+    /// True if `worker migrate` creates the object again. Objects of other kinds hold rows, or make Postgres read all rows.
     pub(crate) fn is_repairable(self) -> bool {
         matches!(self, Self::Function | Self::View | Self::Trigger)
     }
@@ -84,7 +84,7 @@ impl Damage {
     }
 
     /// True if a worker can't send or record without the object. A worker needs no views, no triggers, and no functions that
-    /// only operators and producers call.
+    /// only producers, operators or readers call.
     pub(crate) fn stops_workers(&self) -> bool {
         let object = self.object;
         let is_of_trigger = || object.head() == Some("() returns trigger");
@@ -97,7 +97,7 @@ impl Damage {
     }
 }
 
-/// The first names, and the number of the others. Otherwise a lost schema would put hundreds of names into a line of the log.
+/// Lists the first names, and counts the rest. Otherwise a lost schema would put hundreds of names into one line of the log.
 pub(crate) fn list_names<'a>(damage: impl IntoIterator<Item = &'a Damage>) -> String {
     const MAX_NAMED: usize = 10;
     let mut names: Vec<_> = damage.into_iter().map(Damage::name).collect();
@@ -177,8 +177,8 @@ impl Outbox {
     }
 }
 
-/// Postgres lets every role call a new function, and a restore without privileges does, too. Each role could then call the
-/// functions with the privileges of the schema's owner.
+/// Revokes the functions from PUBLIC. Postgres lets every role call a new function, also after a restore without privileges.
+/// Every role could then act with the privileges of the schema's owner.
 const CLOSE_FUNCTIONS: &str = "do $$ begin
     if exists (select from pg_proc where pronamespace = to_regnamespace('signaling')
                and has_function_privilege('public', oid, 'execute')) then
@@ -188,7 +188,7 @@ const CLOSE_FUNCTIONS: &str = "do $$ begin
 #[derive(Debug, Default)]
 pub(crate) struct Migrated {
     pub(crate) installed: usize,
-    /// Objects that are missing or different, and that an installation can't repair.
+    /// Objects that are missing or different, and that `worker migrate` does not repair.
     pub(crate) remaining: Vec<Damage>,
 }
 

@@ -1,14 +1,14 @@
--- The objects of the schema signaling. The caller sets the time zone, the style of dates and the search_path, because Postgres
--- writes definitions by these settings.
+-- The objects of the schema signaling. The caller sets the time zone, the style of dates and the search_path, because the text
+-- of a definition depends on these settings.
 --
--- definition   equal in two databases where the object is equal. The first line of a function or a view is all that
---              `create or replace` can't change. Null in a version of Postgres that may write definitions otherwise
--- statement    makes the object anew, where it is missing and where it is different; null: no single statement does
+-- definition   equal in two databases whose objects are equal. The first line of a function or a view has all that
+--              `create or replace` can't change. Null in a version of Postgres that may write definitions differently
+-- statement    creates a missing or different object again. Null if no single statement does
 with relation as (
     select oid, relname, relkind, relpersistence, relowner from pg_class
     where relnamespace = to_regnamespace('signaling') and relkind in ('r', 'p', 'v', 'm', 'f')
 ),
--- Functions of the owner's rights have to belong to the owner of the tables, or to a member of that role.
+-- Functions with the rights of their owner (`security definer`) have to belong to the owner of the tables, or to a member.
 tables_owner as (select relowner from relation where relname = 'outbox'),
 object as (
     -- Two functions of one name are one object, because a call by that name is ambiguous.

@@ -132,7 +132,7 @@ impl Outbox {
         self.pool.transaction(None, work).await
     }
 
-    /// The privileges of a worker that the role of this connection lacks. Privileges of a role's groups count, too.
+    /// The privileges of a worker that the role of this connection lacks. Inherited privileges count.
     pub(crate) async fn missing_privileges(&self) -> Result<Vec<String>, sqlx::Error> {
         let missing = query(include_str!("missing_privileges.sql"))
             .bind(names(RoleKind::Worker.privileges().select))
@@ -142,7 +142,7 @@ impl Outbox {
     }
 }
 
-/// Two sessions that change privileges of one table or function at once would fail.
+/// Without this lock, one of two sessions that change privileges of the same table or function at once would fail.
 pub(super) const PRIVILEGES_LOCK: &str = "select pg_advisory_xact_lock(7310596821344203)";
 
 /// The roles that were granted every existing function of a kind. A role with only some of them is of no kind, because the

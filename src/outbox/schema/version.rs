@@ -9,7 +9,7 @@ use crate::error_text::database_error_text;
 use crate::outbox::Outbox;
 use crate::outbox::one_off::{value, values};
 
-/// Description and text. A migration that has been released is never changed.
+/// The description and the text of each migration. A released migration never changes.
 const MIGRATIONS: [(&str, &str); 3] = [
     (
         "outbox",
@@ -22,7 +22,7 @@ const MIGRATIONS: [(&str, &str); 3] = [
     ),
 ];
 
-/// Apart from the migrations of an application that uses sqlx, too.
+/// Not the default table of sqlx, which holds the migrations of an application that uses sqlx.
 pub(super) const TABLE: &str = "signaling.schema_migrations";
 
 pub(super) fn migrations() -> Vec<Migration> {
@@ -31,7 +31,7 @@ pub(super) fn migrations() -> Vec<Migration> {
         .collect()
 }
 
-/// A text that begins with this line is a single statement that Postgres refuses to run in a transaction.
+/// A text that begins with `-- no-transaction` is a single statement that Postgres refuses to run in a transaction.
 pub(super) fn migration(version: i64, description: &'static str, text: &'static str) -> Migration {
     let no_tx = text.starts_with("-- no-transaction\n");
     let text = SqlStr::from_static(text);
@@ -46,7 +46,7 @@ pub(super) fn migration(version: i64, description: &'static str, text: &'static 
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SchemaError {
-    /// Waiting does not help.
+    /// An operator has to act: waiting does not help.
     #[error("{found}: {advice}")]
     Unusable { found: String, advice: String },
     #[error("the database failed: {}", database_error_text(.0))]

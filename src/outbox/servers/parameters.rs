@@ -24,7 +24,7 @@ use crate::sanitize;
 pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest `connect_timeout`, because lanes and the recorder wait for it.
 const MAX_CONNECT_TIMEOUT_S: u64 = 60;
-/// Far above the system's own certificate bundles of some 300 KB.
+/// Far above the 300 KB of a system's own certificate bundle.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_HOSTS: usize = 16;
 const DEFAULT_PORT: u16 = 5432;
@@ -120,7 +120,7 @@ impl Parameters {
                 "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, without quotation marks, and with other characters than letters and digits percent-encoded".into(),
             ))?);
         }
-        // libpq, too, treats an empty value as one that is not set.
+        // As libpq does: an empty value counts as not set.
         given.retain(|_, text| !text.is_empty());
         for (name, variable, harmless, advice) in UNSUPPORTED {
             if let Some(text) = given.remove(name)
@@ -138,7 +138,7 @@ impl Parameters {
             ));
         }
 
-        // libpq's default, too. Without it, sqlx would skip a line of a password file that names this database.
+        // The default of libpq. Without it, sqlx would skip a line of a password file that names this database.
         if let (false, Some(user)) = (given.contains_key("dbname"), given.get("user").cloned()) {
             given.insert("dbname".to_owned(), user);
         }
@@ -243,7 +243,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    /// Without a name, the server of this machine: its socket if there is one, otherwise TCP.
+    /// An empty name stands for the server of this machine: its socket if there is one, otherwise TCP.
     fn new(name: &str, port: u16) -> Self {
         let socket = format!(".s.PGSQL.{port}");
         let has_socket = |directory: &&str| Path::new(directory).join(&socket).exists();

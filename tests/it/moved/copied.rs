@@ -50,7 +50,7 @@ async fn a_worker_of_another_environment_sends_nothing_of_a_copy_until_it_is_ado
     let adopt = ["adopt", "--environment", "staging", "--cancel-pending"];
     assert_eq!(
         world.run(&adopt).await,
-        "default belongs to the environment staging now, and did to the environment production: 30 messages cancelled\n"
+        "default belongs to the environment staging now, and belonged to the environment production before: 30 messages cancelled\n"
     );
     staging.until_logged("lane_released").await;
     world.deliver(json!({"payload": "new"})).await;

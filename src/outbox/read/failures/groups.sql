@@ -8,7 +8,7 @@ with newest as (
            message.status = 'failed' and message.error is not distinct from newest.error
            and message.http_status is not distinct from newest.http_status as is_failed
     from newest
-    -- One look by the primary key for each: its limit keeps the planner from joining the whole outbox.
+    -- Reads each message by the primary key. Without the limit, the planner could join the whole outbox.
     cross join lateral (
         select app, status, http_status, error from signaling.outbox where outbox.id = newest.message_id limit 1
     ) as message

@@ -1,6 +1,6 @@
 -- The range of ids that a page reads: the newest $4 messages below $1 that can match, and the id before which the next page
--- continues. Bisects the ids for about where the messages begin that were inserted since $2, and those since $3, which the
--- filter leaves out. A transaction may be open for long before it inserts, so ids are only roughly in the order of `created_at`.
+-- continues. Messages before the time $2, or at or after the time $3, can't match. Bisects the ids to find about where these
+-- times lie. A transaction may be open for long before it inserts, so ids are only roughly in the order of `created_at`.
 with recursive newest as (
     select coalesce(max(id), 0) as id from signaling.outbox where id < $1
 ), search (since, low, high) as (

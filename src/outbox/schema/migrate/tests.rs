@@ -49,7 +49,7 @@ async fn run_by(
     ran.map(|()| applied)
 }
 
-/// A statement that waits for its turn would be one that the index waits for, and the other way round.
+/// With a blocking wait, the index build and the statement that waits for its turn would wait for each other.
 #[tokio::test]
 async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_turn() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
@@ -76,7 +76,7 @@ async fn an_index_is_built_concurrently_while_other_processes_wait_for_their_tur
     cluster.stop().await.unwrap();
 }
 
-/// A migration that waits for a lock has every later statement on that table wait behind it.
+/// Every later statement on a table waits behind a migration that waits for a lock on the table.
 #[tokio::test]
 async fn readers_go_on_while_a_migration_waits_for_a_lock_on_their_table() {
     let cluster = ThrowawayPostgres::start().await.unwrap();
@@ -131,7 +131,7 @@ async fn a_migrator_lowers_deadlock_timeout_if_its_role_may() {
     admin.execute(role).await.unwrap();
     admin.close().await.unwrap();
     let (_, host) = url.split_once('@').unwrap();
-    // A role without the right to change the setting migrates, too.
+    // A role without the privilege to change the setting can migrate.
     for (url, timeout) in [
         (url.clone(), "200ms"),
         (format!("postgres://plain:plain@{host}"), "1s"),

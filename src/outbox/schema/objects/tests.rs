@@ -45,7 +45,7 @@ async fn fresh_objects() -> (Vec<SchemaObject>, i32) {
     (objects, version)
 }
 
-/// A stale list would have `worker migrate` keep an old function, and `worker check` complain of a new one.
+/// With a stale list, `worker migrate` would keep an old function, and `worker check` would report a new one.
 #[tokio::test]
 async fn the_list_of_objects_is_that_of_a_database_just_migrated() {
     let (mut objects, version) = fresh_objects().await;
@@ -101,7 +101,7 @@ async fn every_statement_makes_its_object_again_as_it_was() {
             ObjectKind::Function | ObjectKind::Table => panic!("{}: {statement}", object.name),
         };
         connection.execute(AssertSqlSafe(drop)).await.unwrap();
-        // psql sends one statement after the other, and an index is built concurrently outside of a transaction alone.
+        // Postgres builds an index concurrently only outside of a transaction. psql sends each statement by itself.
         let separator = if object.kind == ObjectKind::Index {
             "; "
         } else {
@@ -142,7 +142,7 @@ fn the_parts_of_a_lost_table_are_not_named() {
     );
     assert!(
         !error.contains("worker migrate"),
-        "it makes no table again: {error}"
+        "`worker migrate` creates no table again: {error}"
     );
 }
 
