@@ -271,19 +271,12 @@ async fn run_command(
     command.args(arguments);
     command.envs(postgres.libpq_variables(DATABASE));
     command.envs([("DATABASE_URL", database), ("SIGNALING_API_URL", api)]);
-    // Many packages of PostgreSQL install psql in a directory that is not in PATH.
+    // Many packages of PostgreSQL install psql in a directory that is not in PATH. The directory comes last, so that the
+    // command finds its other programs where it found them before.
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut directories: Vec<_> = std::env::split_paths(&path).collect();
     let psql = postgres.program("psql");
-    if !directories
-        .iter()
-        .any(|directory| directory.join("psql").is_file())
-        && psql.is_file()
-    {
-        // Last, so that the command finds its other programs where it found them before.
-        directories.extend(psql.parent().map(PathBuf::from));
-        command.env("PATH", std::env::join_paths(directories)?);
-    }
+    let directories = std::env::split_paths(&path).chain(psql.parent().map(PathBuf::from));
+    command.env("PATH", std::env::join_paths(directories)?);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {

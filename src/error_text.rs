@@ -79,7 +79,7 @@ fn function_of_application(line: &str) -> Option<&str> {
 }
 
 /// Names the role that row-level security stops: the owner of the schema's functions, or the session's role. Postgres names
-/// functions in the language SQL without their schema, and the application has none that reads these tables with other rights.
+/// functions in the language SQL without their schema, and the application has none that reads these tables with other privileges.
 fn row_security_text(error: &PgDatabaseError) -> String {
     let of_schema = ["SQL function ", "PL/pgSQL function signaling."];
     let is_of_schema = context(error).any(|line| of_schema.iter().any(|of| line.starts_with(of)));

@@ -50,14 +50,14 @@ pub(crate) fn lane(
             advice::adopt(app),
         )
     } else if let Some(obstacle) = obstacle {
-        use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Slowed, Waiting};
+        use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Throttled, Waiting};
         let advice = match obstacle.kind {
             LaneState::Unauthorized => {
                 "correct the app's credentials, such as AGORA_API_KEY: sending resumes when a probe succeeds"
             }
             LaneState::Unavailable => "wait: sending resumes when a probe succeeds",
             Paused => "run `worker resume` with the app's name",
-            Waiting | NoWorker | OtherEnvironment | Sending | Slowed => {
+            Waiting | NoWorker | OtherEnvironment | Sending | Throttled => {
                 "wait, or run `worker resume` with the app's name"
             }
         };
@@ -71,10 +71,10 @@ pub(crate) fn lane(
             ),
             "set the same WORKER_RATE on all workers of the app: the worker that starts last sets the limit",
         )
-    } else if lane.is_slowed() {
+    } else if lane.is_throttled() {
         Finding::warn(
             SUBJECT,
-            format!("slowed to {:.0} calls/s by a 429", lane.rate_per_s),
+            format!("throttled to {:.0} calls/s by a 429", lane.rate_per_s),
             "wait: the workers raise the rate again. If the rate stays low, look for other programs that call the API with this app ID, or lower WORKER_RATE",
         )
     } else {

@@ -1,4 +1,4 @@
-//! Judges the schema: its version, its objects, and the role's rights.
+//! Judges the schema: its version, its objects, and the role's privileges.
 
 use super::{Finding, list};
 use crate::error_text::database_error_text;
@@ -21,12 +21,15 @@ pub(crate) fn version(checked: Result<(i64, i32), SchemaError>, user: &str) -> F
     }
 }
 
-pub(crate) fn rights(user: &str, missing: &[String]) -> Finding {
+pub(crate) fn privileges(user: &str, missing: &[String]) -> Finding {
     if missing.is_empty() {
-        return Finding::ok("rights", format!("{user} has the rights of a worker"));
+        return Finding::ok(
+            "privileges",
+            format!("{user} has the privileges of a worker"),
+        );
     }
     Finding::fail(
-        "rights",
+        "privileges",
         format!("{user} lacks: {}", missing.join("; ")),
         grant(user),
     )

@@ -170,8 +170,8 @@ fn a_lane_that_does_not_send_is_found_with_the_obstacle() {
     }
     let other_limit = lane_of(|lane| lane.configured_per_s = 200.0);
     assert_finding(&judge(&other_limit), Level::Warn, "200 calls/s");
-    let slowed = lane_of(|lane| lane.rate_per_s = 50.0);
-    assert_finding(&judge(&slowed), Level::Warn, "slowed to 50 calls/s");
+    let throttled = lane_of(|lane| lane.rate_per_s = 50.0);
+    assert_finding(&judge(&throttled), Level::Warn, "throttled to 50 calls/s");
     assert_finding(&judge(&[]), Level::Ok, "no worker");
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn run(args: CancelArgs) -> anyhow::Result<()> {
 }
 
 /// Returns whether the message is cancelled, and a sentence. `message` is none if there is no such message, and an error if
-/// the role has no right to read it.
+/// the role may not read it.
 fn describe(
     id: i64,
     is_cancelled: bool,

@@ -18,7 +18,7 @@ use crate::signaling::Client;
 
 /// Check the settings, the database and the API, and print how to correct each problem
 ///
-/// Takes the settings of `worker run`. Checks these settings, the database, its schema, the role's rights and the
+/// Takes the settings of `worker run`. Checks these settings, the database, its schema, the role's privileges and the
 /// connections to the API. Changes nothing and sends nothing. The exit code is 1 if a line says FAIL.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -152,7 +152,7 @@ async fn check_database(
     Ok(())
 }
 
-/// Returns false if the schema is unusable, or the role lacks rights of a worker.
+/// Returns false if the schema is unusable, or the role lacks privileges of a worker.
 async fn check_schema(
     outbox: &Outbox,
     user: &str,
@@ -170,7 +170,7 @@ async fn check_schema(
         return Ok(false);
     }
     let missing = outbox.missing_privileges().await?;
-    findings.push(schema::rights(user, &missing));
+    findings.push(schema::privileges(user, &missing));
     Ok(missing.is_empty())
 }
 

@@ -8,19 +8,19 @@ use super::args::DatabaseArgs;
 use super::print::{print, report};
 use crate::outbox::RoleKind;
 
-/// Grant a role the rights of a producer, a worker, an operator or a reader
+/// Grant a role the privileges of a producer, a worker, an operator or a reader
 ///
 /// producer: inserts, reads and cancels messages.
 ///
 /// worker: runs `worker run`, and the commands check, status and message. Calls functions, and writes no table directly.
 ///
-/// operator: pauses, resumes, limits, retries and cancels, and has the rights of a reader. The buttons of the dashboard
-/// need a worker's role with these rights.
+/// operator: pauses, resumes, limits, retries and cancels, and has the privileges of a reader. The buttons of the dashboard
+/// need a worker's role with these privileges.
 ///
 /// reader: reads the state of messages and apps, without payloads: `signaling.delivery_status`, `worker status` and
 /// `worker message`.
 ///
-/// Run this command as the schema's owner, the role that ran `worker migrate`. Later migrations grant the role the rights
+/// Run this command as the schema's owner, the role that ran `worker migrate`. Later migrations grant the role the privileges
 /// that a new version adds. This command revokes nothing. A role can have several kinds.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -29,7 +29,7 @@ use crate::outbox::RoleKind;
   worker grant operator ops
   worker grant reader grafana --print | psql     print the SQL; needs no database
 
-To revoke all rights of a role in the schema first:
+To revoke all privileges of a role in the schema first:
   revoke all on all tables in schema signaling from shop;
   revoke all on all functions in schema signaling from shop;")]
 pub(super) struct GrantArgs {
@@ -71,7 +71,7 @@ pub(super) async fn run(args: GrantArgs) -> anyhow::Result<()> {
     let outbox = args.database.connect_migrated().await?;
     let may_log_in = outbox.grant(kind, &role).await?;
     outbox.close().await;
-    let mut text = format!("{role} has the rights of the kind {kind}\n");
+    let mut text = format!("{role} has the privileges of the kind {kind}\n");
     if !may_log_in {
         writeln!(text, "  but {role} can't log in: run `grant {role:?} to LOGIN_ROLE`, or `alter role {role:?} login`").ok();
     }

@@ -13,7 +13,7 @@ use crate::outbox::{MessageDetail, Outbox};
 
 /// Show one message: its state, its calls, and what happens next
 ///
-/// Needs the rights of a reader. With --payload, needs the right to read payloads.
+/// Needs the privileges of a reader. With --payload, needs the privilege to read payloads.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker message 17
@@ -46,7 +46,7 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
         })?;
         anyhow::ensure!(
             detail.payload.is_some() || !args.payload,
-            "this role may not read payloads: leave out --payload, or log in as a role that also has the rights of a producer (`worker grant producer`)"
+            "this role may not read payloads: leave out --payload, or log in as a role that also has the privileges of a producer (`worker grant producer`)"
         );
         Ok::<_, anyhow::Error>(detail)
     };

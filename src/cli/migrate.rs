@@ -15,7 +15,7 @@ use crate::time_text::parse_duration;
 /// The command is safe at any time, and on several hosts at once. It records its migrations in the schema, apart from the
 /// application's migrations. A migration that waits for a lock gives up after half a second and tries again, so that other
 /// sessions wait for about a second at most. The command then creates or replaces functions, views and triggers that are
-/// missing or different, and grants the rights that the new version adds. It does not create missing tables, columns,
+/// missing or different, and grants the privileges that the new version adds. It does not create missing tables, columns,
 /// constraints or indexes again: the exit code is 1, and `worker check` prints the statements.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:

@@ -92,13 +92,13 @@ pub(super) async fn limit(args: LimitArgs) -> anyhow::Result<()> {
     let when = if is_changed { "now" } else { "already" };
     let mut text = format!("{} makes at most {limit} {when}\n", args.target.app);
     if let Ok(Some(lane)) = &lane
-        && lane.is_slowed()
+        && lane.is_throttled()
     {
         let rate = lane.rate_per_s;
-        let slowed = format!(
-            "  but a 429 has slowed it to {rate:.0} calls/s; the workers raise the rate again\n"
+        let throttled = format!(
+            "  but a 429 has throttled it to {rate:.0} calls/s; the workers raise the rate again\n"
         );
-        text += &slowed;
+        text += &throttled;
     }
     text += &obstacles::lines(&lane, None);
     report(text)

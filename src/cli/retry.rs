@@ -124,7 +124,7 @@ async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool
     let mut all_exist = true;
     for id in filter.ids.iter().flatten() {
         let reason = match outbox.message_row(*id).await {
-            // A role may have the right to retry messages, and none to read them.
+            // A role may have the privilege to retry messages, and none to read them.
             Err(error) if is_forbidden(&error) => continue,
             Err(error) => return Err(error),
             Ok(Some(message)) if filter.statuses.contains(&message.status) => continue,

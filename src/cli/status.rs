@@ -53,10 +53,10 @@ fn show(app: &AppStatus) -> String {
 
 fn lane_lines(lane: &LaneStatus) -> Vec<(&'static str, String)> {
     let state = match lane.state() {
-        LaneState::Slowed => {
+        LaneState::Throttled => {
             let at = lane.throttled_at.map(|at| format!(" at {at}"));
             let (rate, at) = (lane.rate_per_s, at.unwrap_or_default());
-            format!("slowed to {rate:.0} calls/s by a 429{at}")
+            format!("throttled to {rate:.0} calls/s by a 429{at}")
         }
         state => state.into_str().replace('_', " "),
     };

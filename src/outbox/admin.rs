@@ -26,7 +26,7 @@ pub(crate) enum AdminError {
     /// The function refuses the command. The text has its hint.
     #[error("{0}")]
     Refused(String),
-    /// The role, or the owner of the functions, lacks the rights for any such change.
+    /// The role, or the owner of the functions, lacks the privileges for any such change.
     #[error("{0}")]
     Forbidden(String),
     #[error("the database failed, and this change was not made: {}", database_error_text(.0))]

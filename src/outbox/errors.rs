@@ -10,7 +10,7 @@ pub(crate) fn may_have_taken_effect(error: &sqlx::Error) -> bool {
 }
 
 /// True if waiting may help: the database is unavailable, starts, stops, is full or takes no writes, or DNS fails. False for
-/// mistakes in a statement or in the setup: an unknown database (class 3D), missing rights (42), a refused login, a file, a
+/// mistakes in a statement or in the setup: an unknown database (class 3D), missing privileges (42), a refused login, a file, a
 /// certificate.
 pub(crate) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
@@ -69,7 +69,7 @@ pub(crate) fn is_row_security(error: &sqlx::Error) -> bool {
         .is_some_and(|error| error.code() == "42501" && error.routine() == Some("check_enable_rls"))
 }
 
-/// True if the role lacks a right.
+/// True if the role lacks a privilege.
 pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     is_of_class(error, &["42501"])
 }

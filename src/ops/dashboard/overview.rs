@@ -70,7 +70,7 @@ fn section(app: &AppStatus, minutes: &[MinuteStats], now: DbTime) -> Markup {
                 @if let Some(lane) = lane { div.actions { (buttons(app, lane)) } }
             }
             @if lane.is_none() { p.why { "No worker has served this app yet. Its messages wait until one does." } }
-            @if state == LaneState::Slowed { p.why { "A 429 has slowed the lane. The rate rises again by itself." } }
+            @if state == LaneState::Throttled { p.why { "A 429 has throttled the lane. The rate rises again by itself." } }
             @if let Some(obstacles) = lane.and_then(LaneStatus::obstacles_text) { p.why { (format::sentence(&obstacles)) } }
             (tiles(app))
             div.columns { (chart::both(app, &minutes, now)) }
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_lane_has_a_badge_a_sentence_and_the_actions_of_its_state() {
         use LaneState::{Paused, Unauthorized, Waiting};
-        let slowed = LaneStatus {
+        let throttled = LaneStatus {
             rate_per_s: 100.0,
             ..LaneStatus::sending()
         };
@@ -270,9 +270,9 @@ mod tests {
                 &["pause", "limit"],
             ),
             (
-                Some(slowed),
-                "slowed",
-                "A 429 has slowed",
+                Some(throttled),
+                "throttled",
+                "A 429 has throttled",
                 &["pause", "limit"],
             ),
             (held(&[Paused]), "paused", "Paused.", &["resume", "limit"]),

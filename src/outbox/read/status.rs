@@ -106,7 +106,7 @@ pub(crate) struct Obstacle {
     pub(crate) sentence: String,
 }
 
-/// The state of a lane. All but `Sending` and `Slowed` are also kinds of obstacles. A lane with obstacles has the state of the
+/// The state of a lane. All but `Sending` and `Throttled` are also kinds of obstacles. A lane with obstacles has the state of the
 /// first one.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
@@ -116,7 +116,7 @@ pub(crate) struct Obstacle {
 pub(crate) enum LaneState {
     Sending,
     /// A 429 has cut the rate.
-    Slowed,
+    Throttled,
     Paused,
     NoWorker,
     OtherEnvironment,
@@ -131,13 +131,13 @@ impl LaneStatus {
     pub(crate) fn state(&self) -> LaneState {
         match self.obstacles.first().map(|obstacle| obstacle.kind) {
             Some(obstacle) => obstacle,
-            None if self.is_slowed() => LaneState::Slowed,
+            None if self.is_throttled() => LaneState::Throttled,
             None => LaneState::Sending,
         }
     }
 
     /// True below 97 % of the limit, because the full rate is only `1 / 1.02` of the limit.
-    pub(crate) fn is_slowed(&self) -> bool {
+    pub(crate) fn is_throttled(&self) -> bool {
         self.rate_per_s < 0.97 * self.limit_per_s
     }
 
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lane_is_what_its_first_obstacle_says_else_slowed_or_sending() {
+    fn a_lane_is_what_its_first_obstacle_says_else_throttled_or_sending() {
         use LaneState::{NoWorker, OtherEnvironment, Paused, Unauthorized, Unavailable, Waiting};
         for (obstacles, state) in [
             (&[][..], LaneState::Sending),
@@ -251,12 +251,12 @@ mod tests {
             let lane = LaneStatus::sending().held_by(obstacles);
             assert_eq!(lane.state(), state, "{obstacles:?}");
         }
-        let slowed = LaneStatus {
+        let throttled = LaneStatus {
             rate_per_s: 400.0,
             ..LaneStatus::sending()
         };
-        assert_eq!(slowed.state(), LaneState::Slowed);
-        let held = slowed.held_by(&[Waiting]);
+        assert_eq!(throttled.state(), LaneState::Throttled);
+        let held = throttled.held_by(&[Waiting]);
         assert_eq!(held.state(), LaneState::Waiting);
         assert_eq!(held.obstacles_text().as_deref(), Some("Waiting"));
     }

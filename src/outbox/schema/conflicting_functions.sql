@@ -1,4 +1,4 @@
--- `drop` statements for functions named in $1 that have another head than in $2, or an owner who lacks the rights of outbox's
+-- `drop` statements for functions named in $1 that have another head than in $2, or an owner who lacks the privileges of outbox's
 -- owner.
 select format('drop function %s', pg_proc.oid::regprocedure)
 from pg_proc join unnest($1::text[], $2::text[]) as own (name, head) on proname = own.name

@@ -8,7 +8,7 @@ with relation as (
     select oid, relname, relkind, relpersistence, relowner from pg_class
     where relnamespace = to_regnamespace('signaling') and relkind in ('r', 'p', 'v', 'm', 'f')
 ),
--- Functions with the rights of their owner (`security definer`) have to belong to the owner of the tables, or to a member.
+-- Functions with the privileges of their owner (`security definer`) have to belong to the owner of the tables, or to a member.
 tables_owner as (select relowner from relation where relname = 'outbox'),
 object as (
     -- Two functions of one name are one object, because a call by that name is ambiguous.

@@ -67,7 +67,7 @@ async fn a_check_without_faults_sends_and_changes_nothing() {
         "schema",
         "objects",
         "row security",
-        "rights",
+        "privileges",
         "lane",
         "connections",
         "wakeups",
@@ -83,7 +83,7 @@ async fn a_check_without_faults_sends_and_changes_nothing() {
         "only a message tests the credentials",
     ];
     assert_line(&text, "ok", "api", &phrases);
-    assert_line(&text, "ok", "rights", &[&role.name]);
+    assert_line(&text, "ok", "privileges", &[&role.name]);
     assert_eq!(world.seen().calls, 0);
     let lanes: i64 = world.ask("select count(*) from signaling.lane").await;
     assert_eq!(lanes, 0);
@@ -117,7 +117,7 @@ async fn missing_rights_are_named_with_the_command_that_grants_them() {
         "execute on function signaling.claim",
         "grant worker",
     ];
-    assert_finding(check_as(&reader), "FAIL", "rights", &phrases).await;
+    assert_finding(check_as(&reader), "FAIL", "privileges", &phrases).await;
 
     let worker = Role::granted(&world, "worker").await;
     world
@@ -131,7 +131,7 @@ async fn missing_rights_are_named_with_the_command_that_grants_them() {
         "select on signaling.lane",
         "execute on function signaling.hold",
     ];
-    assert_finding(check_as(&worker), "FAIL", "rights", &phrases).await;
+    assert_finding(check_as(&worker), "FAIL", "privileges", &phrases).await;
 
     let nobody = Role::new(&world, "nobody").await;
     let phrases = ["permission denied", "grant worker"];

@@ -97,7 +97,7 @@ async fn limit_prints_the_limit_and_remaining_obstacles() {
         .set_lane("rate_per_s = 10, rate_at = clock_timestamp()")
         .await;
     let report = world.run(&limit).await;
-    assert_contains(&report, &["\n  but a 429 has slowed it to 1"]);
+    assert_contains(&report, &["\n  but a 429 has throttled it to 1"]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use testkit::{Finished, Postgres, Worker, write};
+use testkit::{Finished, Postgres, Worker, World, assert_contains, write};
 
 const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 
@@ -72,6 +72,31 @@ async fn a_missing_or_doubled_setting_is_named() {
     ] {
         refused(worker, phrases).await;
     }
+}
+
+/// Compose files and manifests pass variables on that the operator has left out.
+#[tokio::test]
+async fn an_empty_variable_counts_as_not_set() {
+    let world = World::new().await;
+    let mut worker = world.worker().as_command(&["check"]);
+    for name in [
+        "AGORA_CA_FILE",
+        "DATABASE_URL_FILE",
+        "WORKER_CONFIG",
+        "WORKER_DRAIN_TIMEOUT",
+        "WORKER_ENVIRONMENT",
+        "WORKER_LOG",
+        "WORKER_LOG_FORMAT",
+        "WORKER_NAME",
+        "WORKER_POLL_INTERVAL",
+        "WORKER_RATE",
+        "WORKER_RETENTION",
+    ] {
+        worker = worker.env(name, " ");
+    }
+    let finished = worker.finish().await;
+    assert_contains(&finished.stdout, &["500 calls/s", "none is set"]);
+    assert_eq!(finished.stderr, "");
 }
 
 #[tokio::test]

@@ -47,6 +47,8 @@ async fn a_worker_without_its_database_is_alive_and_not_ready() {
     assert_eq!(ops.client.get("/healthz").await.status, 200);
     let samples = Samples::of(&ops).await;
     assert_eq!(samples.get("signaling_database_up"), Some(0.0));
+    let action = ops.client.post("/actions/pause", &[], "app=default").await;
+    assert_eq!(action.status, 409, "nothing was changed");
 
     proxy.accept();
     ops.until_ready().await;

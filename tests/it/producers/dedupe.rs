@@ -1,4 +1,4 @@
-//! The forms of a repeated insert that examples/README.md shows, with the rights of a producer.
+//! The forms of a repeated insert that examples/README.md shows, with the privileges of a producer.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testkit::World;

@@ -27,7 +27,7 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// A new one, without any right. Roles belong to the cluster, so the name has that of the test's database in it.
+    /// A new one, without any privilege. Roles belong to the cluster, so the name has that of the test's database in it.
     pub(crate) async fn new(world: &World, name: &str) -> Self {
         let database: String = world.ask("select current_database()::text").await;
         let name = format!("{name}_{database}");
@@ -39,7 +39,7 @@ impl Role {
         Self { name, url }
     }
 
-    /// A new one with the rights of a kind, given by the command.
+    /// A new one with the privileges of a kind, given by the command.
     pub(crate) async fn granted(world: &World, kind: &str) -> Self {
         let role = Self::new(world, kind).await;
         world.run(&["grant", kind, &role.name]).await;
@@ -76,7 +76,7 @@ async fn connect(url: &str) -> PgConnection {
     PgConnection::connect(url).await.expect("connected")
 }
 
-/// Asserts that a statement fails for want of a right, and not for anything else.
+/// Asserts that a statement fails for want of a privilege, and not for anything else.
 async fn can_not(connection: &mut PgConnection, statement: &str) {
     let done = try_to(connection, statement).await;
     let error = database_error(done.expect_err(statement));
@@ -165,7 +165,7 @@ async fn can_not_harm_the_schema(world: &World, connection: &mut PgConnection) {
     ] {
         can_not(connection, statement).await;
     }
-    // Postgres only warns a role that has a right and may not grant it.
+    // Postgres only warns a role that has a privilege and may not grant it.
     let grant = "grant all on all tables in schema signaling to public; grant all on schema signaling to public";
     try_to(connection, grant).await.ok();
     let is_public =

@@ -15,7 +15,7 @@ async fn a_pooler_is_named_with_its_effect() {
     let phrases = ["through a pooler", "poll every 200 ms"];
     let text = assert_finding(check(&world), "ok", "database", &phrases).await;
     assert_line(&text, "ok", "wakeups", &["behind a pooler"]);
-    assert_line(&text, "ok", "rights", &[]);
+    assert_line(&text, "ok", "privileges", &[]);
 }
 
 #[tokio::test]

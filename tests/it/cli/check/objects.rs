@@ -65,7 +65,7 @@ async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
     worker_refuses_to_start(&world, &phrases).await;
 
     assert_migrate_installs(&world, 1).await;
-    assert_finding(check(), "ok", "rights", &[]).await;
+    assert_finding(check(), "ok", "privileges", &[]).await;
     assert_is_whole(&world).await;
 }
 
@@ -126,7 +126,7 @@ async fn a_function_that_a_person_has_changed_in_any_way_is_replaced() {
         assert_migrate_installs(&world, 1).await;
         assert_is_whole(&world).await;
         let check = check(&world).env("DATABASE_URL", &role.url);
-        assert_finding(check, "ok", "rights", &[]).await;
+        assert_finding(check, "ok", "privileges", &[]).await;
     }
 }
 

@@ -173,10 +173,16 @@ async fn a_lost_message_that_can_not_end_is_not_called_again() {
         let found = (claimed.lane.refused, claimed.lane.failed);
         assert_eq!(found, (1, 0), "{refusal}");
         assert!(Claim::default().run(&world.pool).await.messages.is_empty());
+        let retry_soon = "update signaling.refused set retry_at = now()";
+        world.execute(retry_soon).await;
+        let claimed = Claim::one_by_one().run(&world.pool).await;
+        assert_eq!(claimed.lane.refused, 1, "{refusal}");
         allow(&world, "outbox").await;
         world.execute("select signaling.resume('default')").await;
         assert!(Claim::default().run(&world.pool).await.messages.is_empty());
         assert_eq!(status(&world, id).await, "failed", "{refusal}");
+        // Each try of the claim has found the same lost attempt.
+        assert_eq!(world.attempts(id).await.len(), 1, "{refusal}");
     }
 }
 

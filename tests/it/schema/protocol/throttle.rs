@@ -91,7 +91,7 @@ async fn a_429_that_asks_for_no_wait_leaves_an_earlier_wait_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_lane_is_never_slowed_below_one_call_in_two_seconds() {
+async fn a_lane_is_never_throttled_below_one_call_in_two_seconds() {
     let world = world().await;
     world
         .set_lane(&format!("rate_per_s = 0.55, {NO_CLIMB}"))

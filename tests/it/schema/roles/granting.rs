@@ -6,8 +6,8 @@ use super::{KINDS, Role, can, connect};
 use crate::schema::INSERT;
 use testkit::{Worker, World};
 
-/// Every right of a role in the schema, and whether it may pass it on.
-pub(super) async fn rights(world: &World, role: &str) -> Vec<String> {
+/// Every privilege of a role in the schema, and whether it may pass it on.
+pub(super) async fn privileges(world: &World, role: &str) -> Vec<String> {
     world
         .column(&format!(
             "select format('%s %s %s', what, privilege_type, is_grantable) from (
@@ -36,21 +36,21 @@ async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the
         let mut owner = connect(&world.url).await;
         let script = printed(kind, &by_hand.name).await;
         can(&mut owner, &script).await;
-        let expected = rights(&world, &by_command.name).await;
+        let expected = privileges(&world, &by_command.name).await;
         assert!(expected.len() > 3, "{expected:?}");
-        assert_eq!(rights(&world, &by_hand.name).await, expected);
+        assert_eq!(privileges(&world, &by_hand.name).await, expected);
         assert!(
-            expected.iter().all(|right| right.ends_with(" f")),
+            expected.iter().all(|privilege| privilege.ends_with(" f")),
             "{expected:?}"
         );
 
         // Again changes nothing, either way.
         can(&mut owner, &script).await;
         let granted = world.run(&["grant", kind, &by_command.name]).await;
-        let phrase = format!("{} has the rights of the kind {kind}", by_command.name);
+        let phrase = format!("{} has the privileges of the kind {kind}", by_command.name);
         assert!(granted.starts_with(&phrase), "{granted}");
-        assert_eq!(rights(&world, &by_hand.name).await, expected);
-        assert_eq!(rights(&world, &by_command.name).await, expected);
+        assert_eq!(privileges(&world, &by_hand.name).await, expected);
+        assert_eq!(privileges(&world, &by_command.name).await, expected);
     }
 }
 
@@ -80,7 +80,7 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
     let quoted = format!("\"{}\"", name.replace('"', "\"\""));
     world.execute(&format!("create role {quoted}")).await;
     world.run(&["grant", "reader", &name]).await;
-    let by_command = rights(&world, &name).await;
+    let by_command = privileges(&world, &name).await;
     assert!(!by_command.is_empty());
     world
         .execute(&format!(
@@ -88,7 +88,7 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
             printed("reader", &name).await
         ))
         .await;
-    assert_eq!(rights(&world, &name).await, by_command);
+    assert_eq!(privileges(&world, &name).await, by_command);
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn who_does_not_own_the_schema_can_not_give_rights_and_learns_who_can() {
     let grant = worker.command(&["grant", "reader", &reader.name]);
     let phrase = "owner of the schema signaling, postgres";
     grant.fails(1, &[phrase]).await;
-    assert_eq!(rights(&world, &reader.name).await, [""; 0]);
+    assert_eq!(privileges(&world, &reader.name).await, [""; 0]);
 }
 
 #[tokio::test]

@@ -67,12 +67,12 @@ async fn a_role_with_a_few_privileges_by_hand_gets_no_more_of_them() {
             role.name
         );
         world.execute(&grants).await;
-        let before = super::granting::rights(&world, &role.name).await;
+        let before = super::granting::privileges(&world, &role.name).await;
         roles.push((role, before));
     }
     migrate_without_functions(&world).await;
     for (role, before) in roles {
-        let found = super::granting::rights(&world, &role.name).await;
+        let found = super::granting::privileges(&world, &role.name).await;
         assert_eq!(found, before, "{}", role.name);
     }
 }
