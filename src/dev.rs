@@ -1,18 +1,14 @@
 //! `worker dev`: runs a throwaway Postgres, the simulated API and a worker, and removes the server's data at the end.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use rustix::process::{Pid, Signal as SignalNumber, getpgrp, kill_process};
-use rustix::termios::tcgetpgrp;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::signal::unix::SignalKind;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +24,7 @@ use crate::secret::SecretSource;
 use crate::telemetry::print_stderr;
 use crate::worker::{self, WorkerError};
 use simulator::{Behaviour, Credential, FaultRule, Ledger, Simulator, SimulatorConfig};
+use testkit::foreground::{self, NOT_STARTED, killed_by};
 use testkit::postgres::ThrowawayPostgres;
 
 /// Try the worker, or test an application with it: a throwaway Postgres, the simulated API and a worker, in one process
@@ -61,10 +58,6 @@ pub(crate) struct DevArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// The exit code of shells for a command that can't be started.
-const NOT_STARTED: u8 = 127;
-/// Shells add this to the number of the signal that killed a command.
-const KILLED_BY_SIGNAL: i32 = 128;
 const DATABASE: &str = "dev";
 const APP_ID: &str = "dev-app";
 const API_KEY: &str = "dev";
@@ -87,7 +80,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let (postgres, services) = tokio::select! {
         started = start => started?,
-        kind = signals.next() => return Ok(killed_by(kind)),
+        kind = signals.next() => return Ok(killed_by(kind).into()),
     };
     let code = if args.command.is_empty() {
         wait_for_signal(&postgres, &services, &mut signals).await
@@ -277,54 +270,13 @@ async fn run_command(
     let psql = postgres.program("psql");
     let directories = std::env::split_paths(&path).chain(psql.parent().map(PathBuf::from));
     command.env("PATH", std::env::join_paths(directories)?);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            let program = program.to_string_lossy();
-            print_stderr(&format!(
-                "error: `{program}` can't be started: {error}\n  -> install the program, or write its path; a shell's own syntax needs `sh -c '...'`"
-            ));
-            return Ok(NOT_STARTED.into());
-        }
-    };
-    loop {
-        tokio::select! {
-            // Signals come first. Otherwise the Ctrl-C that ended the command would later count as a second signal.
-            biased;
-            kind = signals.next() => forward(kind, &child),
-            status = child.wait() => {
-                return Ok(exit_code(status.context("the command's end is unknown")?));
-            }
-        }
-    }
-}
-
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let killed_by = status.signal().map(|signal| KILLED_BY_SIGNAL + signal);
-    let code = status.code().or(killed_by).unwrap_or(1);
-    u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
-}
-
-/// The exit code of a shell whose command is killed by the signal.
-fn killed_by(kind: SignalKind) -> ExitCode {
-    exit_code(ExitStatus::from_raw(kind.as_raw_value()))
-}
-
-fn forward(kind: SignalKind, child: &Child) {
-    // A terminal sends the signal of a key to all processes in the foreground, so the command has received it already. Many
-    // programs end without cleaning up at a second Ctrl-C.
-    let is_key = kind == SignalKind::interrupt() || kind == SignalKind::quit();
-    // Not standard input, which may be a file.
-    let terminal = File::open("/dev/tty");
-    let foreground = terminal.ok().and_then(|terminal| tcgetpgrp(terminal).ok());
-    if is_key && foreground == Some(getpgrp()) {
-        return;
-    }
-    let pid = child.id().and_then(|id| i32::try_from(id).ok());
-    let pid = pid.and_then(Pid::from_raw);
-    let number = SignalNumber::from_named_raw(kind.as_raw_value());
-    if let (Some(pid), Some(number)) = (pid, number) {
-        // The signal fails only for a command that has just ended.
-        kill_process(pid, number).ok();
-    }
+    let running = foreground::run(&mut command, async || signals.next().await);
+    let code = running.await.unwrap_or_else(|error| {
+        let program = program.to_string_lossy();
+        print_stderr(&format!(
+            "error: `{program}` can't be started: {error}\n  -> install the program, or write its path; a shell's own syntax needs `sh -c '...'`"
+        ));
+        NOT_STARTED
+    });
+    Ok(code.into())
 }

@@ -6,7 +6,7 @@
 //! sqlx supports a single host and no `connect_timeout`. sqlx also logs parameters that it can't parse, which may be passwords.
 //! So the worker parses the parameters itself, and gives sqlx the checked rest. sqlx reads password files.
 
-mod parameters;
+mod files;
 
 use std::io;
 use std::str::FromStr;
@@ -19,13 +19,15 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 
-pub(in crate::outbox) use parameters::CONNECT_TIMEOUT;
+pub(in crate::outbox) use connection_parameters::CONNECT_TIMEOUT;
+use connection_parameters::{Host, Parameters};
 
+use crate::config::UsageError;
 use crate::error_text::database_error_text;
 use crate::outbox::is_login_refused;
 use crate::secret::{self, SecretSource};
 use crate::telemetry::log_throttle::LogThrottle;
-use parameters::{Host, Parameters};
+use files::check_files;
 
 pub(crate) struct Servers {
     /// None: libpq's variables name the database, as for `psql`.
@@ -42,7 +44,7 @@ impl Servers {
     /// Reads the parameters, and checks them as far as that needs no connection.
     pub(in crate::outbox) fn new(url: Option<SecretSource>) -> anyhow::Result<Self> {
         let parameters = read(url.as_ref())?;
-        parameters.check_files()?;
+        check_files(&parameters)?;
         Ok(Self {
             url,
             address: Mutex::new(parameters.hosts[0].to_string()),
@@ -134,7 +136,8 @@ impl Servers {
 fn read(url: Option<&SecretSource>) -> anyhow::Result<Parameters> {
     let url = url.map(SecretSource::read).transpose()?;
     let url = url.as_ref().map(ExposeSecret::expose_secret);
-    Ok(Parameters::parse(url, secret::variable)?)
+    let parsed = Parameters::parse(url, secret::variable);
+    Ok(parsed.map_err(|error| UsageError(error.to_string()))?)
 }
 
 /// Connects to a host. Returns false if the URL has other hosts, and this one takes no writes.

@@ -7,6 +7,7 @@
 )]
 
 mod databases;
+pub mod foreground;
 mod pgbouncer;
 pub mod postgres;
 mod process;

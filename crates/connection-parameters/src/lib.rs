@@ -6,26 +6,17 @@
 //! as those of an application's own pool.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::PermissionsExt;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-use std::{fmt, io};
 
 use percent_encoding::percent_decode_str;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sqlx::postgres::PgSslMode;
 
-use crate::config::UsageError;
-use crate::sanitize;
-
 /// Default of `connect_timeout`, for each host.
-pub(in crate::outbox) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest `connect_timeout`, because lanes and the recorder wait for it.
 const MAX_CONNECT_TIMEOUT_S: u64 = 60;
-/// Far above the 300 KB of a system's own certificate bundle.
-const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 const MAX_HOSTS: usize = 16;
 const DEFAULT_PORT: u16 = 5432;
 /// Packages of Postgres put the server's socket into one of these.
@@ -93,22 +84,29 @@ const OPTIONAL: &[&str] = &["prefer", "disable"];
 const PRIMARY: &[&str] = &["any", "read-write", "primary"];
 const OLD_TLS: &[&str] = &["TLSv1", "TLSv1.1", "TLSv1.2"];
 
-pub(super) struct Parameters {
+/// A mistake in the parameters, with the remedy. Repeats no value, because any value may contain a password.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ParameterError(String);
+
+pub struct Parameters {
     /// At least one.
-    pub(super) hosts: Vec<Host>,
-    pub(super) ssl_mode: PgSslMode,
-    pub(super) connect_timeout: Duration,
+    pub hosts: Vec<Host>,
+    pub ssl_mode: PgSslMode,
+    pub connect_timeout: Duration,
     /// The other parameters, which sqlx takes unchanged.
-    pub(super) for_sqlx: BTreeMap<String, String>,
+    pub for_sqlx: BTreeMap<String, String>,
 }
 
 impl Parameters {
-    /// Parses a URL, or variables alone. `variable` reads a variable of the process. An error repeats no value, because any
-    /// value may contain a password.
-    pub(super) fn parse(
+    /// Parses a URL, or variables alone. `variable` reads a variable of the process.
+    ///
+    /// # Errors
+    /// If a parameter is not valid, or demands more than the worker supports.
+    pub fn parse(
         url: Option<&str>,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, UsageError> {
+    ) -> Result<Self, ParameterError> {
         let mut given = BTreeMap::new();
         given.insert("application_name".to_owned(), "signaling-worker".to_owned());
         let unsupported = UNSUPPORTED.map(|(name, variable_name, ..)| (name, variable_name));
@@ -116,7 +114,7 @@ impl Parameters {
             given.extend(variable(variable_name).map(|text| (name.to_owned(), text)));
         }
         if let Some(url) = url {
-            given.extend(split_url(url).ok_or_else(|| UsageError(
+            given.extend(split_url(url).ok_or_else(|| ParameterError(
                 "DATABASE_URL is not a Postgres URL: write it like postgres://user:password@host:5432/database, without quotation marks, and with other characters than letters and digits percent-encoded".into(),
             ))?);
         }
@@ -133,7 +131,7 @@ impl Parameters {
         let is_known = |name: &str| SUPPORTED.iter().any(|(known, _)| *known == name);
         let mut unknown = given.extract_if(.., |name, _| !is_known(name) && !is_option(name));
         if unknown.any(|(name, _)| name.starts_with("ssl")) {
-            return Err(UsageError(
+            return Err(ParameterError(
                 "DATABASE_URL has an unknown parameter that begins with ssl: write sslmode, sslrootcert, sslcert or sslkey, as libpq does".into(),
             ));
         }
@@ -169,51 +167,6 @@ impl Parameters {
             for_sqlx: given,
         })
     }
-
-    /// Checks the files that a connection needs, because an error of the connection does not name the file.
-    pub(super) fn check_files(&self) -> Result<(), UsageError> {
-        if !self.for_sqlx.contains_key("password")
-            && let Some(path) = std::env::var_os("PGPASSFILE")
-        {
-            let shown = path.display();
-            check_password_file(Path::new(&path))
-                .map_err(|why| UsageError(format!("PGPASSFILE: {shown} can't be used: {why}")))?;
-        }
-        if matches!(self.ssl_mode, PgSslMode::Disable | PgSslMode::Allow) {
-            return Ok(());
-        }
-        for name in ["sslrootcert", "sslcert", "sslkey"] {
-            if let Some(path) = self.for_sqlx.get(name) {
-                check_pem(Path::new(path), name == "sslkey")
-                    .map_err(|why| UsageError(format!("{name}: {path} can't be used: {why}")))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// sqlx ignores a file that it can't use, as libpq does, and then the login fails without a reason.
-fn check_password_file(path: &Path) -> Result<(), String> {
-    match File::open(path).and_then(|file| file.metadata()) {
-        Err(why) => Err(format!("{why}: correct the path, or unset the variable")),
-        // An operator names /dev/null to use no password file.
-        Ok(file) if file.is_file() && file.permissions().mode() & 0o077 != 0 => {
-            Err("other users have access to it: run `chmod 600` on it".into())
-        }
-        Ok(_) => Ok(()),
-    }
-}
-
-fn check_pem(path: &Path, is_key: bool) -> io::Result<()> {
-    let pem = sanitize::read_file(path, MAX_PEM_BYTES)?;
-    // The parser's own error may repeat a key.
-    let no_pem = |needed| io::Error::other(format!("it has no {needed} in PEM form"));
-    if is_key {
-        let key = PrivateKeyDer::from_pem_slice(&pem);
-        return key.map(drop).map_err(|_| no_pem("unencrypted private key"));
-    }
-    let certificate = CertificateDer::from_pem_slice(&pem);
-    certificate.map(drop).map_err(|_| no_pem("certificate"))
 }
 
 /// Removes a parameter, and parses its text or the default.
@@ -223,7 +176,7 @@ fn parse<T>(
     default: &str,
     advice: &str,
     parse: impl Fn(&str) -> Option<T>,
-) -> Result<T, UsageError> {
+) -> Result<T, ParameterError> {
     let text = given.remove(name);
     parse(text.as_deref().unwrap_or(default)).ok_or_else(|| {
         let known = SUPPORTED.iter().find(|(known, _)| *known == name);
@@ -232,14 +185,14 @@ fn parse<T>(
     })
 }
 
-fn mistake(name: &str, variable: &str, what: &str, advice: &str) -> UsageError {
-    UsageError(format!("{name} ({variable}) {what}: {advice}"))
+fn mistake(name: &str, variable: &str, what: &str, advice: &str) -> ParameterError {
+    ParameterError(format!("{name} ({variable}) {what}: {advice}"))
 }
 
-pub(super) struct Host {
+pub struct Host {
     /// A name, an address, or the directory of a socket, which begins with a slash.
-    pub(super) name: String,
-    pub(super) port: u16,
+    pub name: String,
+    pub port: u16,
 }
 
 impl Host {

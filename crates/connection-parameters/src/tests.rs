@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn parse(url: Option<&str>, variables: &[(&str, &str)]) -> Result<Parameters, UsageError> {
+fn parse(url: Option<&str>, variables: &[(&str, &str)]) -> Result<Parameters, ParameterError> {
     Parameters::parse(url, |name| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
