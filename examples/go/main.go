@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -112,7 +113,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("order %d is stored, and messages %v with it\n", orderID, messages)
+	ids := strings.Join(strings.Fields(fmt.Sprint(messages)), ", ")
+	fmt.Printf("order %d is stored, and messages %s with it\n", orderID, ids)
 
 	again, isNew, err := notifyCustomer(ctx, conn, orderID, "user-17")
 	if err != nil {

@@ -89,7 +89,7 @@ try {
   await pool.query(CREATE_ORDERS);
 
   const { orderId, messages } = await placeOrder(pool, 'user-17');
-  console.log(`order ${orderId} is stored, and messages ${messages.join(', ')} with it`);
+  console.log(`order ${orderId} is stored, and messages [${messages.join(', ')}] with it`);
 
   const again = await notifyCustomer(pool, orderId, 'user-17');
   console.log('a repeat is', again === undefined ? 'no second message' : `message ${again}`);

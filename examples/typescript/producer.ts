@@ -116,7 +116,7 @@ try {
     )`);
 
   const { orderId, messages } = await placeOrder(pool, 'user-17');
-  console.log(`order ${orderId} is stored, and messages ${messages.join(', ')} with it`);
+  console.log(`order ${orderId} is stored, and messages [${messages.join(', ')}] with it`);
 
   const again = await enqueue(pool, toCustomer(orderId, 'user-17'));
   console.log('a repeat is', again === undefined ? 'no second message' : `message ${again}`);
