@@ -11,6 +11,7 @@ begin
     where ctid = any (places) and claim_id is not null
       -- A trigger may keep the message as it is, so that each claim finds the same lost attempt again.
       and not exists (select from signaling.attempt as logged
-                      where logged.message_id = outbox.id and logged.outcome = 'lost' and logged.recorded_at >= outbox.due_at);
+                      where logged.message_id = outbox.id and logged.outcome = 'lost'
+                        and logged.attempt = attempts + uncharged + 1 and logged.recorded_at >= outbox.due_at);
 end
 $$;

@@ -16,7 +16,7 @@ async fn world_behind() -> (World, i64) {
     world
         .execute(&format!(
             "insert into signaling.attempt (message_id, attempt, outcome)
-             select {id}, 1, 'lost' from generate_series(1, {ATTEMPTS});
+             select {id}, 1, 'transient' from generate_series(1, {ATTEMPTS});
              select setval('signaling.attempt_id_seq', 1, false)"
         ))
         .await;
