@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::arena::{Arena, RECOVERY};
+use crate::arena::Arena;
 use crate::database_proxy::Network;
 use testkit::{ask, execute};
 
@@ -106,7 +106,7 @@ impl Fault {
                 // Until the pipes are full.
                 sleep(lasting.max(Duration::from_secs(6))).await;
                 let round = "while no log is read";
-                arena.until_all_work(round, RECOVERY).await;
+                arena.until_all_work(round).await;
                 arena.fleet.stall_logs(false);
             }
             Self::PostgresCrashes => {
