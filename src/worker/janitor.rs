@@ -35,7 +35,11 @@ pub(super) async fn run(process: Arc<Process>) {
     loop {
         panic_point("janitor", 0);
         // With the wrong DATABASE_URL, this worker's retention would delete messages that another environment keeps.
-        if process.lanes.values().any(|lane| lane.is_refused()) {
+        if process
+            .lanes
+            .values()
+            .any(|lane| lane.is_of_other_environment())
+        {
             tokio::time::sleep(ERROR_PAUSE).await;
             continue;
         }

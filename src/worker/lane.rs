@@ -3,7 +3,9 @@
 //! Other workers share only the lane's row in `signaling.lane`: see `row.rs`.
 
 pub(super) mod circuit_breaker;
+mod heartbeat;
 mod in_flight;
+mod lane_log;
 mod outage_grace;
 mod poll_plan;
 mod row;
@@ -25,14 +27,13 @@ use crate::signaling::Client;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 use circuit_breaker::{CircuitBreaker, Transition};
+use heartbeat::Heartbeat;
 pub(super) use in_flight::{CapacityPermit, InFlight, OpenCall};
+use lane_log::LaneLog;
 use outage_grace::OutageGrace;
 use poll_plan::PollPlan;
 pub(super) use row::AttemptReport;
 use stats::LaneStats;
-
-/// How much later than promised a lane may beat before it counts as stuck. More than a claim of a slow database takes.
-const GRACE: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -80,10 +81,8 @@ pub(crate) struct Lane {
     pub(super) shared: Arc<Shared>,
     /// One permit: while another session has locked the lane's row, this worker's writers tie up one connection only.
     row_writer: Semaphore,
-    logged: Mutex<LoggedState>,
-    throttled: FailureLog,
     update_failures: FailureLog,
-    refused: LogThrottle,
+    log: LaneLog,
     pub(super) delivery_panics: LogThrottle,
     pub(super) breaker: Mutex<CircuitBreaker>,
     pub(super) polls: Mutex<PollPlan>,
@@ -95,41 +94,6 @@ pub(crate) struct Lane {
     pub(super) wakeup: Notify,
     /// Wakes the idle loop to read when its next message is due.
     pub(super) rescheduled: Notify,
-}
-
-/// The last beat of a lane's loop, the longest time until the next beat, and the last database error since. The loop beats when
-/// the database has answered a claim or a poll. A loop that gets no answer counts as stuck.
-#[derive(Debug)]
-pub(crate) struct Heartbeat(Mutex<(Instant, Duration, String)>);
-
-impl Heartbeat {
-    /// The lane makes progress at `at`, and waits no longer than `wait` before the next beat.
-    pub(super) fn new(at: Instant, wait: Duration) -> Self {
-        Self(Mutex::new((at, wait, String::new())))
-    }
-
-    pub(super) fn beat(&self, wait: Duration) {
-        *self.0.lock() = (Instant::now(), wait, String::new());
-    }
-
-    pub(super) fn failed(&self, error: &str) {
-        self.0.lock().2 = format!("; last database error: {error}");
-    }
-
-    /// The time since the last beat, and the last error since, as text. None until the next beat is overdue.
-    pub(crate) fn stuck(&self) -> Option<String> {
-        let (at, wait, error) = &*self.0.lock();
-        let silent_for = at.elapsed();
-        (silent_for > *wait + GRACE).then(|| format!("{} s{error}", silent_for.as_secs()))
-    }
-}
-
-/// Lane state that this process has logged. Each change is logged once, whether this worker caused it or another one did.
-#[derive(Debug, Default)]
-struct LoggedState {
-    /// A claim or a poll with an earlier time shows an older state.
-    as_of: DbTime,
-    hold: Option<HoldKind>,
 }
 
 impl Lane {
@@ -144,10 +108,8 @@ impl Lane {
             client,
             shared,
             row_writer: Semaphore::new(1),
-            logged: Mutex::default(),
-            throttled: FailureLog::default(),
             update_failures: FailureLog::default(),
-            refused: LogThrottle::default(),
+            log: LaneLog::new(&app),
             delivery_panics: LogThrottle::default(),
             breaker: Mutex::new(CircuitBreaker::new(Instant::now())),
             polls: Mutex::default(),
@@ -213,9 +175,9 @@ impl Lane {
         self.outage_grace.lock().answered(batch.at, Instant::now());
         self.heartbeat.beat(Duration::ZERO);
         self.stats.ended_uncalled(batch.at, batch.ended);
-        self.log_refused(batch.refused);
+        self.log.refused(batch.refused);
         self.observe_hold(batch.at, batch.hold);
-        self.log_rate(batch.throttled_per_s, Duration::ZERO);
+        self.log.rate(batch.throttled_per_s, Duration::ZERO);
         self.polls.lock().claimed(from, batch);
         self.shared.poll_planned.notify_one();
     }
@@ -236,7 +198,8 @@ impl Lane {
         self.observe_hold(next_due.at, next_due.hold);
         // An operator restored another database beneath this worker. The loop opens the lane, which logs the refusal.
         let hold = next_due.hold.map(|hold| hold.kind);
-        let environment_changed = hold == Some(HoldKind::OtherEnvironment) && !self.is_refused();
+        let environment_changed =
+            hold == Some(HoldKind::OtherEnvironment) && !self.is_of_other_environment();
         if self.polls.lock().polled(next_due) || environment_changed {
             self.wakeup.notify_one();
         } else {
@@ -246,7 +209,8 @@ impl Lane {
 
     fn observe_hold(&self, at: DbTime, hold: Option<Hold>) {
         let kind = hold.map(|hold| hold.kind);
-        self.log_hold(at, kind);
+        let reason = self.breaker.lock().reason.clone();
+        self.log.hold(at, kind, &reason);
         match kind {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker.lock().lane_held(),
             Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}
@@ -273,110 +237,11 @@ impl Lane {
     }
 
     /// True if the app belongs to another environment: this worker must change none of its rows.
-    pub(crate) fn is_refused(&self) -> bool {
-        self.logged.lock().hold == Some(HoldKind::OtherEnvironment)
+    pub(super) fn is_of_other_environment(&self) -> bool {
+        self.log.is_of_other_environment()
     }
 
-    /// Logs the hold that a claim or a poll shows, if it is a change.
-    fn log_hold(&self, at: DbTime, hold: Option<HoldKind>) {
-        let mut logged = self.logged.lock();
-        // `open` logs another environment.
-        if at <= logged.as_of || hold == Some(HoldKind::OtherEnvironment) {
-            return;
-        }
-        logged.as_of = at;
-        let app = &self.app;
-        let before = std::mem::replace(&mut logged.hold, hold);
-        match hold {
-            _ if before == hold => {}
-            Some(kind @ (HoldKind::Unavailable | HoldKind::Unauthorized)) => {
-                let cause = if kind == HoldKind::Unauthorized {
-                    "refuses the credentials. Check the app's key and secret, token or certificate"
-                } else {
-                    "fails or can't be reached"
-                };
-                let reason = self.breaker.lock().reason.clone();
-                let reason = match without_api_text(&reason) {
-                    "" => "reported by another worker: see `worker status`",
-                    reason => reason,
-                };
-                tracing::warn!(
-                    event = "lane_held",
-                    app,
-                    hold = kind.into_str(),
-                    reason,
-                    "lane held: the API {cause}. Messages wait; the worker tries one call at a time, and sends again when the API responds normally"
-                );
-            }
-            Some(HoldKind::Paused | HoldKind::OtherEnvironment) => tracing::info!(
-                event = "lane_paused",
-                app,
-                "lane paused by an operator: no call starts until `worker resume`. `worker status` shows the operator and the reason"
-            ),
-            None => tracing::info!(
-                event = "lane_released",
-                app,
-                hold = before.map(<&str>::from),
-                "lane released: sending again"
-            ),
-        }
-    }
-
-    /// Logs the lane's rate, if it is a change. None: the full rate.
-    fn log_rate(&self, throttled_per_s: Option<f64>, retry_after: Duration) {
-        match throttled_per_s {
-            Some(rate_per_s) if self.throttled.failed() => tracing::warn!(
-                event = "lane_throttled",
-                app = self.app,
-                rate_per_s = format!("{rate_per_s:.1}"),
-                retry_after = %humantime::format_duration(retry_after),
-                "lane throttled: the API answers 429; the rate climbs back by itself. If this lasts, another program uses the same app ID, or WORKER_RATE is above the limit"
-            ),
-            None if self.throttled.succeeded() => tracing::info!(
-                event = "lane_rate_restored",
-                app = self.app,
-                "lane back at its full rate"
-            ),
-            Some(_) | None => {}
-        }
-    }
-
-    /// Logs that a trigger or a constraint keeps messages from being claimed or ended.
     pub(super) fn log_refused(&self, messages: usize) {
-        if messages > 0
-            && let Some(suppressed) = self.refused.admit()
-        {
-            tracing::error!(
-                event = "messages_refused",
-                app = self.app,
-                messages,
-                suppressed,
-                "a trigger or a constraint in the database refuses changes of these messages or takes seconds for each, so they are not sent; other messages are. signaling.refused lists the messages, and `\\d signaling.outbox` in psql the triggers and constraints. Correct the trigger or the constraint, and `worker resume` tries the messages at once"
-            );
-        }
-    }
-}
-
-/// Removes the API's text after the colon, because that text may repeat the message.
-fn without_api_text(error: &str) -> &str {
-    error.split_once(": ").map_or(error, |(cause, _)| cause)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lane_is_stuck_when_its_promised_beat_is_overdue() {
-        let wait = Duration::from_secs(20);
-        for (ago, is_stuck) in [(wait, false), (wait + GRACE, true)] {
-            let at = Instant::now().checked_sub(ago).expect("a time");
-            let heartbeat = Heartbeat::new(at, wait);
-            heartbeat.failed("refused");
-            let stuck = is_stuck.then_some("35 s; last database error: refused".into());
-            assert_eq!(heartbeat.stuck(), stuck);
-            heartbeat.beat(wait);
-            assert_eq!(heartbeat.0.lock().2, "", "the error is over");
-        }
+        self.log.refused(messages);
     }
 }

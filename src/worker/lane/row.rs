@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::circuit_breaker::Transition;
-use super::{Lane, Shared, without_api_text};
+use super::lane_log::without_api_text;
+use super::{Lane, Shared};
 use crate::advice;
 use crate::error_text::database_error_text;
 use crate::outbox::{HoldKind, LaneOpening};
@@ -40,8 +41,7 @@ impl Lane {
                 environment,
                 pending,
             } => {
-                let hold = Some(HoldKind::OtherEnvironment);
-                if std::mem::replace(&mut self.logged.lock().hold, hold) != hold {
+                if self.log.other_environment() {
                     tracing::error!(
                         event = "lane_refused",
                         app,
@@ -143,7 +143,7 @@ impl Lane {
                 rate_per_s,
                 "a 429 has cut the rate"
             );
-            self.log_rate(Some(rate_per_s), retry_after);
+            self.log.rate(Some(rate_per_s), retry_after);
         }
     }
 
