@@ -141,8 +141,9 @@ fn start() -> anyhow::Result<ExitCode> {
             error.print().ok();
             return Ok(ExitCode::from(2));
         }
-        // Help or the version.
+        // Help or the version. The help names the empty variables, too.
         Err(error) => {
+            let error = Cli::try_parse().err().unwrap_or(error);
             print::print(error.render().to_string())?;
             return Ok(ExitCode::SUCCESS);
         }

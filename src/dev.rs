@@ -266,17 +266,21 @@ async fn run_command(
     command.envs([("DATABASE_URL", database), ("SIGNALING_API_URL", api)]);
     // Many packages of PostgreSQL install psql in a directory that is not in PATH. The directory comes last, so that the
     // command finds its other programs where it found them before.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let psql = postgres.program("psql");
-    let directories = std::env::split_paths(&path).chain(psql.parent().map(PathBuf::from));
-    command.env("PATH", std::env::join_paths(directories)?);
-    let running = foreground::run(&mut command, async || signals.next().await);
-    let code = running.await.unwrap_or_else(|error| {
-        let program = program.to_string_lossy();
-        print_stderr(&format!(
-            "error: `{program}` can't be started: {error}\n  -> install the program, or write its path; a shell's own syntax needs `sh -c '...'`"
-        ));
-        NOT_STARTED
-    });
-    Ok(code.into())
+    if let Some(path) = std::env::var_os("PATH") {
+        let psql = postgres.program("psql");
+        let directories = std::env::split_paths(&path).chain(psql.parent().map(PathBuf::from));
+        command.env("PATH", std::env::join_paths(directories)?);
+    }
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            let program = program.to_string_lossy();
+            print_stderr(&format!(
+                "error: `{program}` can't be started: {error}\n  -> install the program, or write its path; a shell's own syntax needs `sh -c '...'`"
+            ));
+            return Ok(NOT_STARTED.into());
+        }
+    };
+    let code = foreground::wait(&mut child, async || signals.next().await).await;
+    Ok(code.context("the command's end is unknown")?.into())
 }

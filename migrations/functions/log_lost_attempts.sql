@@ -12,6 +12,7 @@ begin
       -- A trigger may keep the message as it is, so that each claim finds the same lost attempt again.
       and not exists (select from signaling.attempt as logged
                       where logged.message_id = outbox.id and logged.outcome = 'lost'
-                        and logged.attempt = attempts + uncharged + 1 and logged.recorded_at >= outbox.due_at);
+                        and logged.attempt = attempts + uncharged + 1 and logged.recorded_at >= outbox.due_at
+                        and logged.claimed_by is not distinct from outbox.claimed_by);
 end
 $$;

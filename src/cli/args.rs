@@ -95,9 +95,10 @@ impl ReadArgs {
     }
 }
 
+/// An empty flag counts as not set.
 pub(super) fn parse_environment(text: &str) -> Result<String, &'static str> {
     let text = secret::given(text).unwrap_or_default();
-    if !is_name(text, "._-", 64) {
+    if !text.is_empty() && !is_name(text, "._-", 64) {
         return Err("it is not 1 to 64 letters, digits, dots, dashes or underscores");
     }
     Ok(text.to_owned())

@@ -211,7 +211,7 @@ pub(super) fn config(app: &AppArgs, worker: &WorkerArgs) -> anyhow::Result<Worke
             |name| sanitize::text(&name, sanitize::MAX_NAME_CHARS),
         ),
         host: host(),
-        environment: worker.environment.clone(),
+        environment: worker.environment.clone().filter(|name| !name.is_empty()),
         timing,
         retry: worker.retry,
         drain_timeout: worker

@@ -106,7 +106,7 @@ impl Fault {
                 // Until the pipes are full.
                 sleep(lasting.max(Duration::from_secs(6))).await;
                 let round = "while no log is read";
-                arena.until_all_work(round).await;
+                arena.assert_recovers(round).await;
                 arena.fleet.stall_logs(false);
             }
             Self::PostgresCrashes => {

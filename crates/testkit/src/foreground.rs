@@ -1,4 +1,4 @@
-//! Runs a command in the foreground as a shell does: passes signals on to it, and takes over its exit code.
+//! Waits for a command in the foreground as a shell does: passes signals on to it, and takes over its exit code.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use rustix::termios::tcgetpgrp;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::signal::unix::SignalKind;
 
 /// The exit code of shells for a command that can't be started.
@@ -15,20 +15,19 @@ pub const NOT_STARTED: u8 = 127;
 /// Shells add this to the number of the signal that killed a command.
 const KILLED_BY_SIGNAL: i32 = 128;
 
-/// Runs the command until it ends, and passes the signals on that `next_signal` receives for this process.
+/// Waits until the command ends, and returns its exit code. Passes on each signal that `next_signal` returns.
 ///
 /// # Errors
-/// If the command can't be started.
-pub async fn run(
-    command: &mut Command,
+/// If the command's end is unknown.
+pub async fn wait(
+    child: &mut Child,
     mut next_signal: impl AsyncFnMut() -> SignalKind,
 ) -> io::Result<u8> {
-    let mut child = command.spawn()?;
     loop {
         tokio::select! {
             // Signals come first. Otherwise the Ctrl-C that ended the command would later count as a second signal.
             biased;
-            kind = next_signal() => pass_on(kind, &child),
+            kind = next_signal() => pass_on(kind, child),
             status = child.wait() => return status.map(exit_code),
         }
     }

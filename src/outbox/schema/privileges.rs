@@ -85,16 +85,16 @@ impl RoleKind {
         let privileges = self.privileges();
         let role = quoted(role);
         let qualified = |names: Vec<&str>| format!("signaling.{}", names.join(", signaling."));
-        let mut rights = vec![
+        let mut granted = vec![
             "usage on schema signaling".to_owned(),
             format!("select on {}", qualified(names(privileges.select))),
             format!("execute on function {}", qualified(self.functions())),
         ];
         if !privileges.columns.is_empty() {
-            rights.push(format!("{} on signaling.outbox", privileges.columns));
+            granted.push(format!("{} on signaling.outbox", privileges.columns));
         }
-        let grant = |right: String| format!("grant {right} to {role};\n");
-        rights.into_iter().map(grant).collect()
+        let grant = |privilege: String| format!("grant {privilege} to {role};\n");
+        granted.into_iter().map(grant).collect()
     }
 }
 

@@ -45,7 +45,7 @@ impl LaneLog {
         std::mem::replace(&mut self.state.lock().hold, hold) != hold
     }
 
-    /// Logs the hold that a claim or a poll shows, if it is a change. `reason` is empty if another worker began the hold.
+    /// Logs the hold that a claim or a poll shows, if it is a change. `reason` is why this worker itself doubted the API, if it did.
     pub(super) fn hold(&self, at: DbTime, hold: Option<HoldKind>, reason: &str) {
         let mut logged = self.state.lock();
         // `Lane::open` logs another environment.

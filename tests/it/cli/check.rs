@@ -107,7 +107,7 @@ async fn an_unmigrated_database_fails_with_the_command_to_run() {
 }
 
 #[tokio::test]
-async fn missing_rights_are_named_with_the_command_that_grants_them() {
+async fn missing_privileges_are_named_with_the_command_that_grants_them() {
     let world = World::new().await;
     let check_as = |role: &Role| check(&world).env("DATABASE_URL", &role.url);
     let reader = Role::granted(&world, "reader").await;

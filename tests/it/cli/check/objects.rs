@@ -50,7 +50,7 @@ async fn findings(world: &World, level: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_dropped_function_is_named_and_made_again_with_its_rights() {
+async fn a_dropped_function_is_named_and_made_again_with_its_privileges() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     world
@@ -193,7 +193,7 @@ async fn a_migration_that_gets_no_lock_for_a_trigger_gives_up_and_names_the_hold
 }
 
 #[tokio::test]
-async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_rights() {
+async fn a_dropped_or_replaced_view_is_named_and_made_again_with_its_privileges() {
     let world = World::new().await;
     let reader = Role::granted(&world, "reader").await;
     for (damage, phrase, installed) in [

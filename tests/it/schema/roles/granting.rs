@@ -28,7 +28,7 @@ async fn printed(kind: &str, role: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_sql_that_is_printed_without_a_database_gives_the_same_rights_as_the_command() {
+async fn the_sql_that_is_printed_gives_the_same_privileges_as_the_command() {
     let world = World::new().await;
     for kind in KINDS {
         let by_command = Role::granted(&world, kind).await;
@@ -92,7 +92,7 @@ async fn a_role_may_have_any_name_and_its_name_is_never_sql() {
 }
 
 #[tokio::test]
-async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
+async fn a_role_that_can_not_be_given_privileges_is_refused_with_what_to_do() {
     let world = World::new().await;
     for (kind, role, code, phrase) in [
         (
@@ -114,7 +114,7 @@ async fn a_role_that_can_not_be_given_rights_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_role_that_can_not_log_in_is_granted_its_rights_with_a_note() {
+async fn a_role_that_can_not_log_in_is_granted_its_privileges_with_a_note() {
     let world = World::new().await;
     let role = Role::new(&world, "group").await.name;
     world.execute(&format!("alter role {role} nologin")).await;
@@ -143,7 +143,7 @@ async fn grants_that_are_made_at_once_all_succeed() {
 }
 
 #[tokio::test]
-async fn who_does_not_own_the_schema_can_not_give_rights_and_learns_who_can() {
+async fn a_role_that_does_not_own_the_schema_learns_who_can_grant_privileges() {
     let world = World::new().await;
     let worker = Role::granted(&world, "worker").await;
     let reader = Role::new(&world, "reader").await;
@@ -154,7 +154,7 @@ async fn who_does_not_own_the_schema_can_not_give_rights_and_learns_who_can() {
 }
 
 #[tokio::test]
-async fn rights_suffice_where_everybody_has_been_stripped_of_theirs() {
+async fn privileges_suffice_where_public_has_none() {
     let world = World::new().await;
     world
         .execute(
