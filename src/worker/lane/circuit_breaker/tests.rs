@@ -206,7 +206,7 @@ fn destinations_that_led_to_a_doubt_lead_to_no_second_one() {
 }
 
 #[test]
-fn retries_and_recipients_that_do_not_acknowledge_have_no_vote() {
+fn retries_and_calls_that_may_not_vote_have_no_vote() {
     let mut breaker = Breaker::serving(100);
     for target in 0..100 {
         let outcome = Outcome::Ambiguous;
@@ -219,19 +219,6 @@ fn retries_and_recipients_that_do_not_acknowledge_have_no_vote() {
             let verdict = breaker.breaker.observe(attempt, breaker.now);
             assert_eq!(verdict.transition, Transition::None);
         }
-    }
-}
-
-#[test]
-fn calls_of_an_earlier_host_have_no_vote() {
-    let mut breaker = Breaker::serving(1);
-    for target in 0..100 {
-        let attempt = Attempt {
-            may_vote: false,
-            ..first(target, Outcome::Ambiguous)
-        };
-        let verdict = breaker.breaker.observe(attempt, breaker.now);
-        assert_eq!(verdict.transition, Transition::None);
     }
 }
 
