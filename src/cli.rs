@@ -21,6 +21,7 @@ mod tests;
 mod workers;
 
 use std::ffi::OsStr;
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -132,6 +133,10 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// More threads would send no faster. On a host with many cores, a thread for each would exceed a service's limit of tasks, and
+/// the worker would hang at its start.
+const MAX_RUNTIME_THREADS: usize = 16;
+
 fn start() -> anyhow::Result<ExitCode> {
     let command = without_empty_variables(Cli::command());
     let matches = command.try_get_matches();
@@ -155,7 +160,12 @@ fn start() -> anyhow::Result<ExitCode> {
             "WORKER_LOG (--log) is not a filter: {error}. Write it like info, or info,signaling_worker=debug"
         ))
     })?;
-    let runtime = tokio::runtime::Runtime::new().context("the runtime can't start")?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MAX_RUNTIME_THREADS))
+        .enable_all()
+        .build()
+        .context("the runtime can't start")?;
     let result = runtime.block_on(run(cli.command));
     // A DNS lookup can't be interrupted, and must not delay the exit.
     runtime.shutdown_background();
