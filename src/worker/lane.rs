@@ -209,8 +209,8 @@ impl Lane {
 
     fn observe_hold(&self, at: DbTime, hold: Option<Hold>) {
         let kind = hold.map(|hold| hold.kind);
-        let reason = self.breaker.lock().reason.clone();
-        self.log.hold(at, kind, &reason);
+        let reason = kind.map(|_| self.breaker.lock().reason.clone());
+        self.log.hold(at, kind, &reason.unwrap_or_default());
         match kind {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker.lock().lane_held(),
             Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}
