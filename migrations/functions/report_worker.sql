@@ -11,7 +11,8 @@
 -- aside_reasons  why the worker has stepped aside; null: the worker serves the app
 --
 -- Returns a row for each app: how many messages of the other workers the API has accepted, and how many other workers serve
--- the app. These are alive, have the same environment, do not doubt, and have not stepped aside.
+-- the app. These are alive, have the same environment, do not doubt, and have not stepped aside. The number of accepted
+-- messages grows, except when a worker that stops deletes its counters.
 -- Locks the rows of this worker. Deletes workers that have not been seen for a day; skips rows that are locked.
 -- Indexes: worker_pkey, worker_app_pkey.
 create or replace function signaling.report_worker(
@@ -49,17 +50,18 @@ begin
             select worker_id from signaling.worker where seen_at < at - interval '1 day' for update skip locked);
     end if;
 
-    -- One lookup for each app: the worker reads no rows of other apps.
+    -- One lookup for each app: the worker reads no rows of other apps. The accepted messages of dead workers count, because
+    -- the sum would shrink when a worker dies and jump when one returns, and hide or feign the messages of the others.
     return query
     select asked.app, other.accepted, other.serving
     from unnest(apps) as asked (app)
     cross join lateral (
         select coalesce(sum(accepted), 0)::bigint as accepted,
-               (count(*) filter (where not is_doubting and stepped_aside_at is null
+               (count(*) filter (where is_alive and not is_doubting and stepped_aside_at is null
                                    and reporter.environment is not distinct from report_worker.environment))::integer
                    as serving
         from signaling.worker_app join signaling.worker_liveness as reporter using (worker_id)
-        where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id and is_alive
+        where worker_app.app = asked.app and worker_app.worker_id <> report_worker.worker_id
     ) as other;
 end
 $$;

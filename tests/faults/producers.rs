@@ -10,6 +10,8 @@ use tokio::task::JoinSet;
 const PRODUCERS: usize = 2;
 /// The pause between two transactions of a producer.
 const PAUSE: Duration = Duration::from_millis(50);
+/// While the API fails for half of the calls, some messages fail ten times in a row by chance.
+const MAX_ATTEMPTS: i32 = 50;
 
 /// The state that all producers of a round share.
 struct Round {
@@ -68,11 +70,12 @@ impl Round {
             .collect();
         let mut transaction = connection.begin().await?;
         sqlx::query(
-            "insert into signaling.outbox (sender, destination, channel_name, payload, at_most_once)
-             select 'alice', case when kind <> 2 then 'bob' end, case when kind = 2 then 'lobby' end, payload, kind = 3
+            "insert into signaling.outbox (sender, destination, channel_name, payload, at_most_once, max_attempts)
+             select 'alice', case when kind <> 2 then 'bob' end, case when kind = 2 then 'lobby' end, payload, kind = 3, $2
              from unnest($1::text[]) with ordinality as message (payload, kind)",
         )
         .bind(&payloads)
+        .bind(MAX_ATTEMPTS)
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;

@@ -127,8 +127,9 @@ enum State {
     },
     Doubting {
         kind: HoldKind,
-        /// Accepted messages of the other workers in the first report after the doubt began.
+        /// Accepted messages of the other workers in the last report since the doubt began.
         others_accepted: Option<u64>,
+        /// Reports whose number of accepted messages can be compared with the one before.
         reports: u32,
         /// True if the worker doubts for the second time, after it has tried again.
         is_confirmed: bool,
@@ -411,9 +412,13 @@ impl CircuitBreaker {
                 reports,
                 is_confirmed,
             } => {
-                *reports += 1;
+                let before = others_accepted.replace(accepted).unwrap_or(accepted);
+                // A worker that stops takes its counters along. Taken for a fleet that accepts nothing, the smaller sum
+                // made this worker hold the app for all.
+                if accepted >= before {
+                    *reports += 1;
+                }
                 let is_late = *reports > REPORTS_TO_WAIT;
-                let before = *others_accepted.get_or_insert(accepted);
                 if serving == 0 || accepted <= before {
                     let is_known = serving == 0 || is_late;
                     return if is_known {

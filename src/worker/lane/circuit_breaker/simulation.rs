@@ -43,6 +43,9 @@ struct Fleet {
     lane: Lane,
     culprit: Culprit,
     destinations: u64,
+    /// A rolling restart: every five seconds from this second on, a worker other than the first is replaced, and its
+    /// counters are deleted.
+    restarts_from: Option<u64>,
     random: StdRng,
     begun: Instant,
     second: u64,
@@ -64,6 +67,7 @@ impl Fleet {
             lane: Lane::default(),
             culprit,
             destinations,
+            restarts_from: None,
             random: StdRng::seed_from_u64(seed),
             begun,
             second: 0,
@@ -80,6 +84,7 @@ impl Fleet {
 
     fn run(mut self, mut check: impl FnMut(&Self)) -> Self {
         while self.second < END {
+            self.restart_one();
             // Each worker makes twenty calls and reports once, in any order.
             let mut turns: Vec<(usize, bool)> = (0..self.workers.len())
                 .flat_map(|worker| (0..21).map(move |turn| (worker, turn == 0)))
@@ -99,6 +104,18 @@ impl Fleet {
             self.second += 1;
         }
         self
+    }
+
+    fn restart_one(&mut self) {
+        let since = self
+            .restarts_from
+            .and_then(|from| self.second.checked_sub(from));
+        if let Some(since) = since.filter(|since| since % 5 == 0) {
+            let others = self.workers.len() - 1;
+            let worker = 1 + usize::try_from(since / 5).expect("few") % others;
+            self.workers[worker] = CircuitBreaker::new(self.now());
+            self.reported[worker] = (0, true);
+        }
     }
 
     fn watch_aside(&mut self, worker: usize) {
@@ -242,11 +259,16 @@ proptest! {
 
     #[test]
     fn one_sick_worker_steps_aside_and_holds_no_one(
-        workers in 2_usize..5, destinations in prop_oneof![Just(1_u64), Just(1_000)], seed: u64,
+        workers in 2_usize..5, destinations in prop_oneof![Just(1_u64), Just(1_000)],
+        restarts_from in proptest::option::of(20_u64..40), seed: u64,
     ) {
-        let fleet = Fleet::new(workers, destinations, Culprit::Worker, seed).run(|fleet| {
+        let mut fleet = Fleet::new(workers, destinations, Culprit::Worker, seed);
+        fleet.restarts_from = restarts_from;
+        let fleet = fleet.run(|fleet| {
             assert_eq!(fleet.lane.held_since, None, "held in second {}", fleet.second);
-            if (FAULT_BEGINS + 10..FAULT_ENDS).contains(&fleet.second) {
+            // A report after a restart shows nothing, so the worker needs another one.
+            let aside_after = if restarts_from.is_none() { 10 } else { 20 };
+            if (FAULT_BEGINS + aside_after..FAULT_ENDS).contains(&fleet.second) {
                 assert!(fleet.workers[0].aside_reason().is_some());
             }
             if fleet.second >= FAULT_ENDS + 40 {

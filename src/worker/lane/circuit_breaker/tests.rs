@@ -274,6 +274,19 @@ fn a_worker_that_doubts_steps_aside_if_messages_of_others_are_accepted() {
 }
 
 #[test]
+fn the_counters_of_a_worker_that_stopped_hold_no_app() {
+    let mut breaker = Breaker::serving(10);
+    breaker.failures_until_doubt(Outcome::Transient);
+    assert_eq!(breaker.others(500, 3), Transition::None);
+    for accepted in [300, 100, 50, 1] {
+        assert_eq!(breaker.others(accepted, 2), Transition::None);
+        assert!(breaker.breaker.is_doubting());
+    }
+    assert_eq!(breaker.others(2, 2), Transition::None);
+    assert_eq!(breaker.failures_until_doubt(Outcome::Transient), 2);
+}
+
+#[test]
 fn a_worker_comes_back_when_no_other_serves_the_app() {
     let mut breaker = Breaker::new();
     breaker.breaker.step_aside(breaker.now);

@@ -55,10 +55,19 @@ async fn a_worker_learns_how_the_calls_of_the_others_go() {
     // A worker that has stepped aside serves no app.
     report(&world, two, 5, Some("HTTP 401")).await;
     assert_eq!(report(&world, one, 7, None).await, (5, 0));
-    // Nor does one that has died, and its counters are gone.
+}
+
+#[tokio::test]
+async fn the_sum_of_accepted_messages_does_not_change_when_a_worker_dies_or_returns() {
+    let world = World::new().await;
+    let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
+    report(&world, two, 5, None).await;
+    assert_eq!(report(&world, one, 7, None).await, (5, 1));
     let died = format!("seen_at = now() - interval '31 seconds' where worker_id = '{two}'");
     set_workers(&world, &died).await;
-    assert_eq!(report(&world, one, 7, None).await, (0, 0));
+    assert_eq!(report(&world, one, 7, None).await, (5, 0));
+    report(&world, two, 5, None).await;
+    assert_eq!(report(&world, one, 7, None).await, (5, 1));
 }
 
 #[tokio::test]
