@@ -150,6 +150,7 @@ impl Lane {
     /// Forgets remembered times after a step of the database's clock, because they are times of another clock.
     pub(super) fn clock_stepped(&self) {
         self.release_unsent();
+        self.log.clock_stepped();
         self.polls.lock().position = BEGINNING;
         self.poll_soon();
         self.wakeup.notify_one();
@@ -210,7 +211,9 @@ impl Lane {
     fn observe_hold(&self, at: DbTime, hold: Option<Hold>) {
         let kind = hold.map(|hold| hold.kind);
         let reason = kind.map(|_| self.breaker.lock().reason.clone());
-        self.log.hold(at, kind, &reason.unwrap_or_default());
+        if !self.log.hold(at, kind, &reason.unwrap_or_default()) {
+            return;
+        }
         match kind {
             Some(HoldKind::Unauthorized | HoldKind::Unavailable) => self.breaker.lock().lane_held(),
             Some(HoldKind::Paused | HoldKind::OtherEnvironment) => {}

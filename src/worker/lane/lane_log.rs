@@ -45,14 +45,23 @@ impl LaneLog {
         std::mem::replace(&mut self.state.lock().hold, hold) != hold
     }
 
+    /// Forgets the time of the last claim or poll. After the clock was set back, all later ones would seem older.
+    pub(super) fn clock_stepped(&self) {
+        self.state.lock().as_of = DbTime::BEGINNING;
+    }
+
     /// Logs the hold that a claim or a poll shows, if it is a change. `reason` is why this worker itself doubted the API, if it did.
-    pub(super) fn hold(&self, at: DbTime, hold: Option<HoldKind>, reason: &str) {
+    /// False if a later claim or poll has shown the state already.
+    pub(super) fn hold(&self, at: DbTime, hold: Option<HoldKind>, reason: &str) -> bool {
         let mut logged = self.state.lock();
-        // `Lane::open` logs another environment.
-        if at <= logged.as_of || hold == Some(HoldKind::OtherEnvironment) {
-            return;
+        if at <= logged.as_of {
+            return false;
         }
         logged.as_of = at;
+        // `Lane::open` logs another environment.
+        if hold == Some(HoldKind::OtherEnvironment) {
+            return true;
+        }
         let app = &self.app;
         let before = std::mem::replace(&mut logged.hold, hold);
         match hold {
@@ -87,6 +96,7 @@ impl LaneLog {
                 "lane released: sending again"
             ),
         }
+        true
     }
 
     /// Logs the lane's rate, if it is a change. None: the full rate.
@@ -127,4 +137,19 @@ impl LaneLog {
 /// Removes the API's text after the colon, because that text may repeat the message.
 pub(super) fn without_api_text(error: &str) -> &str {
     error.split_once(": ").map_or(error, |(cause, _)| cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_claim_shows_no_state_unless_the_clock_was_set() {
+        let log = LaneLog::new("default");
+        let at = DbTime::from_micros;
+        assert!(log.hold(at(2), Some(HoldKind::Unavailable), ""));
+        assert!(!log.hold(at(1), None, ""));
+        log.clock_stepped();
+        assert!(log.hold(at(1), None, ""));
+    }
 }
