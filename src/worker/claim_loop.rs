@@ -94,6 +94,8 @@ impl ClaimLoop {
                         self.lane.idle(&batch);
                     }
                     self.dispatch(batch);
+                    // Before the dispatch, a slow database would make the whole batch miss its slots.
+                    self.orphaned_claims.release(&self.lane).await;
                     let waiting = wait(claim_at, &self.lane);
                     shutdown.run_until_cancelled(waiting).await
                 }
@@ -202,7 +204,6 @@ impl ClaimLoop {
         let sizes = sizes.map(|claimed| claimed.message.payload.as_str().len());
         self.max_messages = max_messages_after(sizes).unwrap_or(self.max_messages);
         self.lane.claimed(position, &batch);
-        self.orphaned_claims.release(&self.lane).await;
         let last_pause = std::mem::replace(&mut self.database_pause, DATABASE_PAUSE);
         if last_pause != DATABASE_PAUSE && shared.database_failures.succeeded() {
             tracing::info!(event = "database_restored", "the database answers again");

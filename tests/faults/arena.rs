@@ -17,10 +17,9 @@ use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, slow_api};
 
 /// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
 const CONNECTIONS: &str = "70";
-/// The time from the end of a fault of two seconds until each worker sends again.
-const RECOVERY: Duration = Duration::from_secs(5);
-/// After a longer fault, the next probe of a held lane may be four seconds away (`hold.sql`), instead of one.
-const RECOVERY_FROM_LONG_FAULT: Duration = Duration::from_secs(8);
+/// The time from the end of a fault until each worker sends again. A statement on a dead connection ends after up to four
+/// seconds, and the next probe of a held lane may be four seconds away. Then the worker connects, claims and waits for slots.
+const RECOVERY: Duration = Duration::from_secs(8);
 const STEPS_TO_RECOVER: u32 = 20;
 /// The time until all messages are final. For a minute after a step of the database's clock, no worker takes over a message
 /// whose lease ended after the step.
@@ -33,7 +32,6 @@ pub(crate) struct Arena {
     pub(crate) fleet: Fleet,
     /// The clock of Postgres, if a fault sets it.
     pub(crate) database_clock: Option<SteppedClock>,
-    recovery: Duration,
     stalls: SchedulerStalls,
     /// Of the present round.
     longest_stall: Duration,
@@ -41,9 +39,11 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// Starts an arena. Postgres has a settable clock only if a fault sets it, because reading such a clock takes longer.
-    pub(crate) async fn start(steps_database_clock: bool, are_faults_long: bool) -> Self {
-        let database_clock = SteppedClock::new().filter(|_| steps_database_clock);
+    /// Starts an arena for these faults. Programs have a settable clock only if a fault sets it, because each reading of such
+    /// a clock reads a file.
+    pub(crate) async fn start(faults: &[Fault]) -> Self {
+        let clock_for = |fault| SteppedClock::new().filter(|_| faults.contains(&fault));
+        let database_clock = clock_for(Fault::DatabaseClockSteps);
         let postgres = Postgres::start_with(Settings {
             server_settings: vec![format!("max_connections={CONNECTIONS}")],
             environment: database_clock
@@ -57,18 +57,13 @@ impl Arena {
         api.behaviour.limit = Some(crate::LIMIT);
         let world = World::on(&postgres, api).await;
         let proxy = DatabaseProxy::open(&world);
-        let fleet = Fleet::start(&world, proxy.url.clone());
+        let fleet = Fleet::start(&world, proxy.url.clone(), clock_for(Fault::ClocksStep));
         Self {
             postgres,
             world,
             proxy,
             fleet,
             database_clock,
-            recovery: if are_faults_long {
-                RECOVERY_FROM_LONG_FAULT
-            } else {
-                RECOVERY
-            },
             stalls: SchedulerStalls::watch(),
             longest_stall: Duration::ZERO,
             rounds: 0,
@@ -114,7 +109,7 @@ impl Arena {
         self.longest_stall = self.longest_stall.max(stall);
         // On a busy machine, each of the steps back to work may wait for a processor.
         assert!(
-            recovered_after <= self.recovery + stall * STEPS_TO_RECOVER,
+            recovered_after <= RECOVERY + stall * STEPS_TO_RECOVER,
             "{round}: all workers work again after {recovered_after:?}; the longest stall took {stall:?}"
         );
         recovered_after

@@ -11,16 +11,17 @@ const WORKERS: usize = 3;
 
 pub(crate) struct Fleet {
     url: String,
+    /// The clock of the workers, if a fault sets it.
     clock: Option<SteppedClock>,
     started: usize,
     workers: Vec<(String, Running)>,
 }
 
 impl Fleet {
-    pub(crate) fn start(world: &World, url: String) -> Self {
+    pub(crate) fn start(world: &World, url: String, clock: Option<SteppedClock>) -> Self {
         let mut fleet = Self {
             url,
-            clock: SteppedClock::new(),
+            clock,
             started: 0,
             workers: Vec::new(),
         };
@@ -94,11 +95,6 @@ impl Fleet {
             })
         })
         .await;
-    }
-
-    /// True if the test can set the workers' clocks on this machine.
-    pub(crate) fn can_step_clocks(&self) -> bool {
-        self.clock.is_some()
     }
 
     pub(crate) fn assert_all_run(&mut self, round: &str) {

@@ -1,6 +1,6 @@
 //! The promise under faults: real workers, producers that commit continuously, and one fault after the other. After each
 //! fault, every committed row is final, and no message was repeated without an ambiguous or unrecorded attempt. No sliding
-//! second exceeds the limit. Every worker still runs, and sends again within five seconds, or eight after a long fault.
+//! second exceeds the limit. Every worker still runs, and sends again within eight seconds.
 //!
 //! `FAULTS_SEED` repeats a run. `FAULTS_MINUTES` makes it longer: faults come again and again, and last longer.
 //! `FAULTS_ONLY` chooses faults by their names, separated by commas.
@@ -25,6 +25,7 @@ use rand::{RngExt, SeedableRng};
 
 use arena::Arena;
 use fault::Fault;
+use testkit::SteppedClock;
 
 /// The number of simultaneous arenas. Each has its own database, API, fleet and share of the faults.
 const ARENAS: usize = 3;
@@ -66,11 +67,11 @@ async fn no_fault_loses_a_message_or_repeats_one_without_a_reason() {
 
 /// Goes through `faults` once, and again until `ends`.
 async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends: Instant) {
-    let mut arena = Arena::start(faults.contains(&Fault::DatabaseClockSteps), is_long).await;
+    let mut arena = Arena::start(&faults).await;
     loop {
         faults.shuffle(&mut rng);
         for &fault in &faults {
-            if fault.steps_a_clock() && !arena.fleet.can_step_clocks() {
+            if fault.steps_a_clock() && SteppedClock::new().is_none() {
                 testkit::skip(&format!("{fault:?}: this machine has no libfaketime"));
                 continue;
             }
