@@ -136,6 +136,10 @@ impl Parameters {
             ));
         }
 
+        // The default of libpq. Without it, sqlx would log in as "anonymous".
+        if let (false, Ok(user)) = (given.contains_key("user"), whoami::username()) {
+            given.insert("user".to_owned(), user);
+        }
         // The default of libpq. Without it, sqlx would skip a line of a password file that names this database.
         if let (false, Some(user)) = (given.contains_key("dbname"), given.get("user").cloned()) {
             given.insert("dbname".to_owned(), user);

@@ -81,6 +81,11 @@ fn a_url_is_split_where_libpq_splits_it() {
         assert_eq!(text(&by_query, name), Some(expected), "{name}");
     }
     assert_eq!(text(&parsed("postgres://u@h"), "dbname"), Some("u"));
+    let own = std::process::Command::new("id").arg("-un").output();
+    let own = String::from_utf8(own.expect("a user").stdout).expect("a name");
+    for name in ["user", "dbname"] {
+        assert_eq!(text(&parsed("postgres://h"), name), Some(own.trim()));
+    }
     for url in [
         "mysql://h/db",
         "host=h dbname=db",

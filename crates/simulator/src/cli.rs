@@ -66,6 +66,8 @@ pub async fn run(args: SimulateArgs) -> anyhow::Result<()> {
     // The handlers exist before the address is printed, so that no signal is missed.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // Each open call is a connection, and the soft limit of open files is often 1,024. Below the hard limit, calls would hang.
+    rlimit::increase_nofile_limit(u64::MAX).ok();
     let simulator = Simulator::start(config(args))
         .await
         .context("the simulated API can't start")?;
