@@ -150,7 +150,6 @@ impl Lane {
     /// Forgets remembered times after a step of the database's clock, because they are times of another clock.
     pub(super) fn clock_stepped(&self) {
         self.release_unsent();
-        self.log.clock_stepped();
         self.polls.lock().position = BEGINNING;
         self.poll_soon();
         self.wakeup.notify_one();

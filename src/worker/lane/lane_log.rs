@@ -9,6 +9,10 @@ use crate::pace::DbTime;
 use crate::telemetry::failure_log::FailureLog;
 use crate::telemetry::log_throttle::LogThrottle;
 
+/// A claim or poll whose time lies further back is no late answer: the database's clock was set back. Without this bound, the
+/// worker would log no hold until the clock reaches its old time.
+const OLDEST_ANSWER: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct LaneLog {
     app: String,
@@ -45,16 +49,11 @@ impl LaneLog {
         std::mem::replace(&mut self.state.lock().hold, hold) != hold
     }
 
-    /// Forgets the time of the last claim or poll. After the clock was set back, all later ones would seem older.
-    pub(super) fn clock_stepped(&self) {
-        self.state.lock().as_of = DbTime::BEGINNING;
-    }
-
     /// Logs the hold that a claim or a poll shows, if it is a change. `reason` is why this worker itself doubted the API, if it did.
     /// False if a later claim or poll has shown the state already.
     pub(super) fn hold(&self, at: DbTime, hold: Option<HoldKind>, reason: &str) -> bool {
         let mut logged = self.state.lock();
-        if at <= logged.as_of {
+        if at <= logged.as_of && logged.as_of.since(at) < OLDEST_ANSWER {
             return false;
         }
         logged.as_of = at;
@@ -146,10 +145,9 @@ mod tests {
     #[test]
     fn an_older_claim_shows_no_state_unless_the_clock_was_set() {
         let log = LaneLog::new("default");
-        let at = DbTime::from_micros;
-        assert!(log.hold(at(2), Some(HoldKind::Unavailable), ""));
-        assert!(!log.hold(at(1), None, ""));
-        log.clock_stepped();
-        assert!(log.hold(at(1), None, ""));
+        let at = DbTime::from_micros(3_600_000_000);
+        assert!(log.hold(at, Some(HoldKind::Unavailable), ""));
+        assert!(!log.hold(at - Duration::from_secs(4), None, ""));
+        assert!(log.hold(at - Duration::from_secs(60), None, ""));
     }
 }
