@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::databases::{Postgres, TestDatabase};
 use super::process::{Running, Worker};
 use super::rows::{Attempt, Row, peer};
+use super::scheduler_stalls::SchedulerStalls;
 use super::{PATIENCE, comes_true};
 
 pub const APP_ID: &str = "app-of-the-tests";
@@ -368,6 +369,22 @@ impl World {
     /// The most calls of the default app that arrived in a sliding second.
     pub fn busiest_second(&self) -> u64 {
         self.seen().apps[APP_ID].worst_sliding_second
+    }
+
+    /// Asserts that the calls of the default app kept a limit. Calls that a stall of the machine delays arrive together, so
+    /// their arrival is judged only without stalls. For the same reason, the simulated API of such a test has no limit.
+    pub async fn assert_kept_limit(&self, limit_per_s: u32, stalls: &SchedulerStalls) {
+        let peak = "select signaling.peak_rate('default', '-infinity', 'infinity')";
+        let started: i64 = self.ask(peak).await;
+        assert!(
+            started <= i64::from(limit_per_s),
+            "{started} calls started in a second"
+        );
+        let (arrived, longest_stall) = (self.busiest_second(), stalls.take_longest());
+        assert!(
+            arrived <= u64::from(limit_per_s) || longest_stall > SchedulerStalls::TOLERABLE,
+            "{arrived} calls arrived in a second, and the machine's longest stall took {longest_stall:?}"
+        );
     }
 
     pub fn calls_of(&self, payload: &str) -> Vec<Call> {
