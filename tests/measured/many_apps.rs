@@ -53,10 +53,12 @@ async fn keeps_its_pace(behind_pooler: bool) {
     world.insert_many_of("app-1", MESSAGES).await;
     world.until_all_final().await;
 
+    // The median second: a stall of the machine takes calls from one second.
     let rate: f64 = world
         .ask(
-            "select (count(*) / extract(epoch from max(sent_at) - min(sent_at)))::float8 from signaling.outbox
-             where app = 'app-1' and id > (select min(id) from signaling.outbox where app = 'app-1')",
+            "select percentile_disc(0.5) within group (order by calls)::float8
+             from (select count(*) as calls from signaling.outbox where app = 'app-1'
+                   group by date_trunc('second', sent_at)) as second",
         )
         .await;
     let memory_kb = resident_kb(worker.pid);
@@ -68,8 +70,7 @@ async fn keeps_its_pace(behind_pooler: bool) {
         .await;
     assert!(peak <= i64::from(LIMIT_PER_S), "{peak} calls in a second");
     let slots_per_s = f64::from(LIMIT_PER_S) / 1.02;
-    // Debug builds on a small machine lose some slots.
-    assert!(rate > 0.85 * slots_per_s, "{rate:.0} calls/s");
+    assert!(rate > 0.95 * slots_per_s, "{rate:.0} calls/s");
     assert!(startup < STARTUP, "started after {startup:?}");
     assert!(memory_kb < APPS as u64 * MAX_KB_PER_APP, "{memory_kb} KB");
     worker.stop().await;

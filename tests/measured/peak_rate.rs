@@ -1,12 +1,10 @@
 //! The workers' own account of their fullest second.
 
-use simulator::SimulatorConfig;
-use testkit::{APP_ID, SchedulerStalls, World, assert_contains, fleet};
+use testkit::{APP_ID, World, api_with_limit, assert_contains, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
-    let world = World::alone(SimulatorConfig::default()).await;
-    let stalls = SchedulerStalls::watch();
+    let world = World::alone(api_with_limit(500)).await;
     world.set_faults(&["500:count=3", "503:first_calls=1,share=0.05"]);
     world.insert_many(180).await;
     let worker = || world.worker().env("WORKER_RATE", "100");
@@ -16,10 +14,11 @@ async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {
     let peak: i64 = world
         .ask("select signaling.peak_rate('default', now() - interval '1 minute', now())")
         .await;
-    world.assert_kept_limit(100, &stalls).await;
+    assert!(peak <= 100, "{peak} calls in a second");
     let app = &world.seen().apps[APP_ID];
+    assert!(app.worst_sliding_second <= 100, "{app:?}");
     let seen = i64::try_from(app.worst_sliding_second).expect("few");
-    assert!((peak - seen).abs() <= 20, "{peak} here, {seen} there");
+    assert!((peak - seen).abs() <= 5, "{peak} here, {seen} there");
     let calls: i64 = world
         .ask("select count(*) from signaling.calls('default', now() - interval '1 minute', now())")
         .await;

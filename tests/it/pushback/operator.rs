@@ -84,7 +84,7 @@ async fn an_idle_worker_learns_at_once_that_its_app_was_resumed() {
     assert_eq!(resumed, "resumed");
     world.until_final(id).await;
     let waited = resumed_at.elapsed();
-    assert!(waited < Duration::from_secs(30), "sent {waited:?} later");
+    assert!(waited < Duration::from_secs(5), "sent {waited:?} later");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -125,8 +125,7 @@ async fn a_limit_changes_the_pace_of_running_workers_and_outlasts_them() {
     let begun = Instant::now();
     world.until_all_final().await;
     let took = begun.elapsed();
-    let at_50_per_s = Duration::from_millis(20) * u32::try_from(before).expect("few");
-    assert!(took < at_50_per_s, "{before} took {took:?}");
+    assert!(took < Duration::from_secs(5), "{before} took {took:?}");
     assert_eq!(world.lane::<Vec<f64>>(limits).await, [400.0, 400.0, 400.0]);
     let is_configured = "limit_set_by is null and limit_set_at is null";
     assert!(world.lane::<bool>(is_configured).await);
