@@ -127,8 +127,6 @@ enum State {
     },
     Doubting {
         kind: HoldKind,
-        /// Accepted messages of the other workers in the last report since the doubt began.
-        others_accepted: Option<u64>,
         /// Reports whose number of accepted messages can be compared with the one before.
         reports: u32,
         /// True if the worker doubts for the second time, after it has tried again.
@@ -379,7 +377,6 @@ impl CircuitBreaker {
         self.reason = reason;
         self.state = State::Doubting {
             kind,
-            others_accepted: None,
             reports: 0,
             is_confirmed: self.state.is_before_aside(),
         };
@@ -408,11 +405,11 @@ impl CircuitBreaker {
         match &mut self.state {
             State::Doubting {
                 kind,
-                others_accepted,
                 reports,
                 is_confirmed,
             } => {
-                let before = others_accepted.replace(accepted).unwrap_or(accepted);
+                let before = last.filter(|_| *reports > 0);
+                let before = before.map_or(accepted, |(accepted, _)| accepted);
                 // A worker that stops takes its counters along. Taken for a fleet that accepts nothing, the smaller sum
                 // made this worker hold the app for all.
                 if accepted >= before {
