@@ -4,8 +4,8 @@
 //!
 //! The states of one worker, for one app:
 //!
-//! - **serving**: the worker makes one call at first. Each accepted message doubles the number of open calls, and so does a
-//!   second without a failed call, until only the slots are a limit.
+//! - **serving**: a new worker makes eight calls at first, and one that has doubted or was held makes one. Each accepted
+//!   message doubles the number of open calls, and so does a second without a failed call, until only the slots are a limit.
 //! - **doubting**: too many calls in a row have failed (`votes.rs` counts them). The worker claims nothing, and compares
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *serving* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *serving*, and
@@ -42,6 +42,9 @@ const MIN_BEFORE_ASIDE: u32 = 2;
 const REPORTS_TO_WAIT: u32 = 3;
 /// Workers report once a second. A slow database delays reports.
 const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
+/// A sick worker fails this many calls anyway before it doubts. With fewer, the pace of a fleet whose workers are replaced
+/// one after the other fell to a few calls a second if the API was slow.
+const FIRST_CALLS: usize = 8;
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// More than any worker can have open.
 const WIDE: usize = 1 << 20;
@@ -157,7 +160,11 @@ impl State {
 impl CircuitBreaker {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            state: State::serving(now, None),
+            state: State::Serving {
+                max_open_calls: FIRST_CALLS,
+                widened_at: now,
+                min_votes: None,
+            },
             votes: Votes::default(),
             throttled_destinations: ThrottledDestinations::default(),
             reason: String::new(),

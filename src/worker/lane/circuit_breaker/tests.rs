@@ -341,6 +341,9 @@ fn nothing_is_charged_while_the_lane_is_held() {
 fn open_calls_double_with_each_accepted_message_and_each_quiet_second() {
     let mut breaker = Breaker::new();
     let allowed = |breaker: &mut Breaker| breaker.breaker.allowance(breaker.now, 0);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(8));
+    breaker.breaker.lane_held();
+    breaker.breaker.lane_free(breaker.now);
     assert_eq!(allowed(&mut breaker), Allowance::Claim(1));
     assert!(matches!(
         breaker.breaker.allowance(breaker.now, 1),
