@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::database_proxy::{DatabaseProxy, Network};
 use super::server::Dashboard;
-use testkit::{World, assert_contains, peer};
+use harness::{World, assert_contains, peer};
 
 #[tokio::test]
 async fn an_operator_confirms_and_pauses_resumes_and_limits_an_app() {

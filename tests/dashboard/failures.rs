@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixtures;
 use super::server::Dashboard;
-use testkit::{World, peer};
+use harness::{World, peer};
 
 #[tokio::test]
 async fn failures_are_grouped_with_a_count_and_an_example() {

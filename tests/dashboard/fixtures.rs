@@ -1,6 +1,6 @@
 //! Rows as busy workers leave them behind.
 
-use testkit::World;
+use harness::World;
 
 /// Inserts an hour of minute stats. The calls rise and fall, and some fail.
 pub(super) async fn an_hour_of_stats(world: &World, app: &str) {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::browser::{Browser, DESKTOP, ENTER, PHONE};
 use super::server::{Dashboard, count_pending};
 use super::{fixtures, pages};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 const PAGES: [&str; 5] = [
     "/",

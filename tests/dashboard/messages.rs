@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::database_proxy::{DatabaseProxy, Network};
 use super::fixtures;
 use super::server::Dashboard;
-use testkit::World;
+use harness::World;
 
 /// The ids on a page, from the top.
 fn ids(page: &str) -> Vec<i64> {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixtures;
 use super::server::{Dashboard, count_pending};
-use testkit::{PATIENCE, World, assert_contains, peer};
+use harness::{PATIENCE, World, assert_contains, peer};
 
 #[tokio::test]
 async fn each_page_reports_a_database_that_is_not_reached_yet_and_recovers() {

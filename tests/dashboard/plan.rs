@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::fixtures;
-use testkit::{World, assert_contains, execute};
+use harness::{World, assert_contains, execute};
 
 /// The queries of the pages: a name, the statement, types and values of its parameters, and the parts of its plan.
 fn page_queries() -> [(

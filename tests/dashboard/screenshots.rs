@@ -5,7 +5,7 @@ use std::path::Path;
 use super::browser::{Browser, PHONE};
 use super::fixtures;
 use super::server::{Dashboard, count_pending};
-use testkit::{World, slow_api};
+use harness::{World, slow_api};
 
 const MAX_BYTES: usize = 150 * 1024;
 

@@ -2,7 +2,7 @@
 
 use super::database_proxy::DatabaseProxy;
 use super::ops_client::{OpsWorker, Response};
-use testkit::{Worker, World, app_table, assert_contains};
+use harness::{Worker, World, app_table, assert_contains};
 
 /// A worker's dashboard. Dropping it kills the worker.
 pub(super) struct Dashboard {

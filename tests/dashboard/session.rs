@@ -2,7 +2,7 @@
 
 use super::browser::{Browser, ENTER};
 use super::server::{Dashboard, idle_worker};
-use testkit::World;
+use harness::World;
 
 const TOKEN: &str = "zebra-token-0918273645";
 

@@ -12,8 +12,8 @@ use crate::fault::Fault;
 use crate::fleet::Fleet;
 use crate::producers::Producers;
 use crate::verdict;
-use testkit::postgres::Settings;
-use testkit::{Postgres, SchedulerStalls, SteppedClock, World, ask, slow_api};
+use harness::postgres::Settings;
+use harness::{Postgres, SchedulerStalls, SteppedClock, World, ask, slow_api};
 
 /// The connections of Postgres: enough for the fleet, and few enough for a test to take all.
 const CONNECTIONS: &str = "70";

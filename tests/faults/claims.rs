@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::database_proxy::{DatabaseProxy, Network};
-use testkit::World;
+use harness::World;
 
 /// The database has claimed the message for the worker, and the worker does not know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

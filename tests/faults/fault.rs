@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::arena::Arena;
 use crate::database_proxy::Network;
-use testkit::{ask, execute};
+use harness::{ask, execute};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Fault {

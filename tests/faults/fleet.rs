@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-use testkit::{PATIENCE, Running, SteppedClock, World, until};
+use harness::{PATIENCE, Running, SteppedClock, World, until};
 
 const WORKERS: usize = 3;
 

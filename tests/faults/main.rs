@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng};
 
 use arena::Arena;
 use fault::Fault;
-use testkit::SteppedClock;
+use harness::SteppedClock;
 
 /// The number of simultaneous arenas. Each has its own database, API, fleet and share of the faults.
 const ARENAS: usize = 3;
@@ -72,7 +72,7 @@ async fn run_arena(mut faults: Vec<Fault>, mut rng: StdRng, is_long: bool, ends:
         faults.shuffle(&mut rng);
         for &fault in &faults {
             if fault.steps_a_clock() && SteppedClock::new().is_none() {
-                testkit::skip(&format!("{fault:?}: this machine has no libfaketime"));
+                harness::skip(&format!("{fault:?}: this machine has no libfaketime"));
                 continue;
             }
             let longest_ms = if is_long { 8_000 } else { 2_000 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use testkit::{SchedulerStalls, World};
+use harness::{SchedulerStalls, World};
 
 /// The outcomes of a round.
 #[derive(Debug, Default)]

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use harness::write;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use simulator::TlsFiles;
-use testkit::write;
 
 /// A private certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);

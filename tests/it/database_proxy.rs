@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use testkit::World;
+use harness::World;
 
 /// Longer than any test.
 const NEVER: Duration = Duration::from_hours(1);

@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use testkit::{
+use harness::{
     API_KEY, API_SECRET, PATIENCE, Postgres, Running, World, app_table, basic, execute, log_lines,
     peer,
 };

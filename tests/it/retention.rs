@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use testkit::{World, ask, execute, peer};
+use harness::{World, ask, execute, peer};
 
 /// Inserts messages that finished two hours ago, an hour after their insert. Returns the first id.
 async fn insert_old(world: &World, count: i32) -> i64 {

@@ -15,7 +15,7 @@ pub(crate) mod roles;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use testkit::World;
+use harness::World;
 
 /// An insert with the columns that have no default.
 const INSERT: &str =

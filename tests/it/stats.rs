@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{APP_ID, PATIENCE, World, fleet, peer, slow_api};
+use harness::{APP_ID, PATIENCE, World, fleet, peer, slow_api};
 
 /// A sum over all minutes.
 async fn total(world: &World, column: &str) -> i64 {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::connect_proxy::ConnectProxy;
 use collector::{Collector, Conduct};
-use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
+use harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, channel, peer};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PRODUCER: &str = "b7ad6b7169203331";

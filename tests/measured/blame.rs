@@ -1,9 +1,9 @@
 //! One message, one destination or one worker fails. The others keep the full rate of 500 calls a second.
 
+use harness::{Running, Worker, World, api_with_limit, fleet, peer, write};
 use serde_json::json;
 use simulator::Call;
 use tempfile::TempDir;
-use testkit::{Running, Worker, World, api_with_limit, fleet, peer, write};
 
 use crate::certificates::Authority;
 

@@ -1,7 +1,7 @@
 //! Databases whose default isolation is not that of the worker's functions.
 
+use harness::{PgBouncer, SchedulerStalls, World, fleet};
 use simulator::SimulatorConfig;
-use testkit::{PgBouncer, SchedulerStalls, World, fleet};
 
 const MESSAGES: i32 = 2_500;
 /// Half of what a slow machine can send.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use harness::{PgBouncer, World, app_table};
 use simulator::SimulatorConfig;
-use testkit::{PgBouncer, World, app_table};
 
 const APPS: usize = 1_000;
 const MESSAGES: i32 = 5_000;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection, PgConnection, SqlSafeStr};
 
-use testkit::{PATIENCE, Postgres, Worker, ask, assert_contains, execute, until, whole_machine};
+use harness::{PATIENCE, Postgres, Worker, ask, assert_contains, execute, until, whole_machine};
 
 /// The first migration. It makes the tables, so the rule for locks is not for it.
 const FIRST: &str = include_str!("../../migrations/0001_outbox.sql");
@@ -122,7 +122,7 @@ async fn no_insert_claim_or_record_fails_or_waits_during_a_migration() {
     let migrated = migrate(&url).succeeds().await;
     assert_contains(&migrated, &["applied 2 stats in "]);
     for _ in 0..5 {
-        execute(&mut connection, testkit::ALTER_EVERY_FUNCTION).await;
+        execute(&mut connection, harness::ALTER_EVERY_FUNCTION).await;
         let replaced = migrate(&url).succeeds().await;
         assert!(replaced.contains("installed "), "{replaced}");
     }

@@ -1,7 +1,7 @@
 //! The limit that all workers share.
 
+use harness::{APP_ID, SchedulerStalls, World, fleet};
 use simulator::SimulatorConfig;
-use testkit::{APP_ID, SchedulerStalls, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_of_four_stays_within_the_limit_and_sends_no_message_twice() {

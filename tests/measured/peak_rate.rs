@@ -1,6 +1,6 @@
 //! The workers' own account of their fullest second.
 
-use testkit::{APP_ID, World, api_with_limit, assert_contains, fleet};
+use harness::{APP_ID, World, api_with_limit, assert_contains, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_peak_of_a_run_is_within_the_limit_and_what_the_api_saw() {

@@ -7,7 +7,7 @@ use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use testkit::{
+use harness::{
     PATIENCE, PgBouncer, Postgres, Running, Worker, World, assert_contains, fleet, peer,
     pooled_client, slow_api, until,
 };

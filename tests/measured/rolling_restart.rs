@@ -1,6 +1,6 @@
 //! A fleet whose workers are replaced one after the other.
 
-use testkit::{World, slow_api};
+use harness::{World, slow_api};
 
 /// Calls take a second, so hundreds of calls are always in flight.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{World, api_with_limit, fleet};
+use harness::{World, api_with_limit, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suspended_worker_sends_no_burst_and_loses_and_repeats_no_message() {

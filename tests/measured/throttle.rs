@@ -1,7 +1,7 @@
 //! 429s: how the rate of a fleet follows them.
 
+use harness::{APP_ID, PATIENCE, World, api_with_limit, fleet};
 use simulator::Call;
-use testkit::{APP_ID, PATIENCE, World, api_with_limit, fleet};
 
 /// A call that arrives this soon after a 429 had an earlier slot.
 const IN_FLIGHT_US: u64 = 200_000;

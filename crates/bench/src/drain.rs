@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use testkit::SchedulerStalls;
+use harness::SchedulerStalls;
 use testkit::postgres::ThrowawayPostgres;
 
 use crate::environment::{Environment, Sender, Workload};

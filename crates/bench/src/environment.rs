@@ -5,11 +5,11 @@ use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use harness::{Running, Worker, app_table, comes_true};
 use simulator::{Behaviour, Simulator, SimulatorConfig};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres, Transaction};
 use testkit::postgres::ThrowawayPostgres;
-use testkit::{Running, Worker, app_table, comes_true};
 
 use crate::hand_written;
 use crate::measurements::count;

@@ -75,7 +75,7 @@ fn the_hand_written_loop_names_a_setting_that_it_lacks() {
 fn drain_compares_the_worker_with_the_hand_written_loop() {
     let given = std::env::var_os("WORKER_BIN").is_some();
     if !given && !Path::new(BENCH).with_file_name("worker").exists() {
-        testkit::skip("the test of the benchmark: there is no worker binary beside it");
+        harness::skip("the test of the benchmark: there is no worker binary beside it");
         return;
     }
     let mut command = bench(&["drain", "--runs", "1", "--scale", "0.001"]);

@@ -1,78 +1,27 @@
-//! Test support: a [`World`] for each test, with its own database and simulated API, and the compiled worker as
-//! processes in it. Tests wait for conditions, never for a fixed time.
-#![allow(
-    clippy::missing_errors_doc,
-    clippy::missing_panics_doc,
-    reason = "only tests call it, and a panic fails the test"
-)]
+//! Throwaway `PostgreSQL` servers, and commands in the foreground: for `worker dev`, the tests and the benchmark.
+#![allow(clippy::missing_errors_doc, reason = "each error says what failed")]
 
-mod databases;
 pub mod foreground;
-mod pgbouncer;
 pub mod postgres;
-mod process;
-mod rows;
-mod scheduler_stalls;
-mod stepped_clock;
-mod world;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::ffi::OsStr;
 
-pub use databases::{ALTER_EVERY_FUNCTION, Postgres};
-pub use pgbouncer::{PgBouncer, pooled_client};
-pub use process::{Finished, Running, Worker, command_without_settings, log_lines, worker_binary};
-pub use rows::{Attempt, Row, channel, peer};
-pub use scheduler_stalls::SchedulerStalls;
-pub use stepped_clock::SteppedClock;
-pub use world::{
-    API_KEY, API_SECRET, APP_ID, World, api_with_limit, app_table, ask, basic, execute, fleet,
-    set_faults, slow_api, whole_machine,
-};
+use tokio::process::Command;
 
-/// The timeout of anything that a test does not measure: long enough for a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-
-const POLL_INTERVAL: Duration = Duration::from_millis(15);
-
-/// Reports what a test skips because a program is missing. With `REQUIRE_ALL_TESTS`, that is a failure.
-pub fn skip(what: &str) {
-    let is_allowed = std::env::var_os("REQUIRE_ALL_TESTS").is_none();
-    assert!(is_allowed, "REQUIRE_ALL_TESTS forbids to skip {what}");
-    // The test harness hides the output of `eprintln!` where tests pass.
-    writeln!(std::io::stderr(), "skipped {what}").expect("written");
-}
-
-/// Polls a condition. Returns false if it does not hold before `deadline`.
-pub async fn comes_true(deadline: Duration, mut holds: impl AsyncFnMut() -> bool) -> bool {
-    let begun = Instant::now();
-    while !holds().await {
-        if begun.elapsed() > deadline {
-            return false;
+/// A command that does not inherit settings of the worker or of a proxy: a setting would change the result of a test,
+/// and a proxy would receive the test's calls.
+pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
+    const SETTINGS: &str = "AGORA_ WORKER_ DATABASE_URL PG SIMULATOR_ OTEL_";
+    let mut command = Command::new(program);
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        let mut prefixes = SETTINGS.split(' ');
+        let is_setting = prefixes.any(|prefix| name.starts_with(prefix))
+            || name.to_ascii_lowercase().ends_with("_proxy");
+        // The path of PostgreSQL's programs is a property of the machine.
+        if is_setting && name != "WORKER_PG_BINDIR" {
+            command.env_remove(&variable);
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
     }
-    true
-}
-
-/// Waits until a condition holds. After `deadline`, it panics with `what`.
-pub async fn until(what: &str, deadline: Duration, holds: impl AsyncFnMut() -> bool) {
-    assert!(
-        comes_true(deadline, holds).await,
-        "{what}: not true within {deadline:?}"
-    );
-}
-
-#[track_caller]
-pub fn assert_contains(text: &str, phrases: &[&str]) {
-    for phrase in phrases {
-        assert!(text.contains(phrase), "{phrase:?} is missing: {text}");
-    }
-}
-
-pub fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
-    let path = directory.join(name);
-    std::fs::write(&path, text).expect("written");
-    path
+    command
 }

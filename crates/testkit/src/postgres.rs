@@ -18,7 +18,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::installation::Installation;
+pub use self::installation::Installation;
 
 /// Below the ports of outgoing connections. A client of a stopped server could otherwise take the server's port, or even
 /// connect to itself.
@@ -79,12 +79,12 @@ pub struct ThrowawayPostgres {
     replies: BufReader<ChildStdout>,
     /// The cluster's directory, with `server.log` in it.
     pub directory: PathBuf,
-    pub(crate) installation: Installation,
+    pub installation: Installation,
     /// For example `postgres (PostgreSQL) 17.2`.
     pub version: String,
     /// The port on 127.0.0.1. A [`restart`](Self::restart) does not change it.
     pub port: u16,
-    pub(crate) password: String,
+    pub password: String,
     /// The server's process, or `None` after a [`crash`](Self::crash).
     pub pid: Option<u32>,
 }
@@ -263,7 +263,7 @@ impl ThrowawayPostgres {
     }
 }
 
-pub(crate) fn free_ports() -> impl Iterator<Item = u16> {
+pub fn free_ports() -> impl Iterator<Item = u16> {
     let ports = (0..PORT_ATTEMPTS).map(|_| rand::random_range(PORTS));
     ports.filter(|port| is_free(*port))
 }

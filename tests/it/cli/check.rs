@@ -10,7 +10,7 @@ use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
 use crate::schema::roles::Role;
-use testkit::{API_SECRET, Postgres, Worker, World, app_table};
+use harness::{API_SECRET, Postgres, Worker, World, app_table};
 
 use crate::certificates::Authority;
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
-use testkit::{PATIENCE, Postgres, Running, Worker, ask, assert_contains, until};
+use harness::{PATIENCE, Postgres, Running, Worker, ask, assert_contains, until};
 
 /// A directory for everything temporary, which the account that Postgres runs as can enter.
 struct Directory(TempDir);
@@ -133,7 +133,7 @@ async fn a_worker_that_has_failed_is_an_error_at_the_end_of_a_playground() {
     let mut dev = directory.dev(&[]).start();
     let mut database = Database::of(&dev).await;
     let lose = "drop table signaling.attempt cascade";
-    testkit::execute(&mut database.connection, lose).await;
+    harness::execute(&mut database.connection, lose).await;
     let has_stopped = async || dev.stderr.text().contains("schema_unusable");
     until("the worker stops", 3 * PATIENCE, has_stopped).await;
     dev.signal("INT").await;
@@ -179,7 +179,7 @@ async fn a_command_gets_ctrl_c_once_although_standard_input_is_no_terminal() {
     let script =
         // A signal ends `wait` at once. Without the pause, a second signal would often count as one with the first.
         "trap 'sleep 0.2; echo interrupted' INT; trap 'exit 9' TERM; echo ready \\$PPID; while :; do sleep 1 & wait; done";
-    let worker = testkit::worker_binary();
+    let worker = harness::worker_binary();
     // The keys send SIGINT to this shell, too. With a trap, it goes on.
     let command = format!(
         "trap : INT; {} dev -- sh -c \"{script}\" </dev/null; echo exit code $?",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, assert_contains, peer};
+use harness::{World, assert_contains, peer};
 
 const PAUSED: &str = "the app is paused by olga since 2030-01-31T12:00:00Z: moving house";
 const UNAUTHORIZED: &str = "the app is unauthorized since 2030-01-31T12:00:00Z, because the API refuses its credentials (HTTP 401): correct them";

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket};
 
-use testkit::Worker;
+use harness::Worker;
 
 /// Serves as a worker's ops server until the test ends.
 async fn serve(router: Router) -> SocketAddr {

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use testkit::{Worker, assert_contains, write};
+use harness::{Worker, assert_contains, write};
 
 /// The commands that the help lists.
 async fn commands() -> Vec<String> {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::schema::roles::Role;
-use testkit::{Worker, World, assert_contains, channel, peer};
+use harness::{Worker, World, assert_contains, channel, peer};
 
 fn message(world: &World, id: i64) -> Worker {
     world.command(&["message", &id.to_string()])

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 use tokio::process::Command;
 
-use testkit::{Finished, Worker, World, peer, worker_binary};
+use harness::{Finished, Worker, World, peer, worker_binary};
 
 /// The standard output of a command.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! `worker simulate`
 
-use testkit::{Worker, assert_contains};
+use harness::{Worker, assert_contains};
 
 use crate::ops::ops_client::OpsClient;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use testkit::{PATIENCE, World, assert_contains, peer};
+use harness::{PATIENCE, World, assert_contains, peer};
 
 async fn status_json(world: &World) -> Value {
     let printed = world.run(&["status", "--json"]).await;

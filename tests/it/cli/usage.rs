@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 
-use testkit::{Finished, Postgres, Worker, World, assert_contains, write};
+use harness::{Finished, Postgres, Worker, World, assert_contains, write};
 
 const URL: &str = "postgres://app:hush-hush@localhost:5432/app";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use testkit::{PATIENCE, World, assert_contains};
+use harness::{PATIENCE, World, assert_contains};
 
 async fn workers_json(world: &World) -> Value {
     let printed = world.run(&["workers", "--json"]).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{PATIENCE, PgBouncer, Postgres, World};
+use harness::{PATIENCE, PgBouncer, Postgres, World};
 
 /// Soon after a client has given up, also where its deadline was a long one.
 const SOON: Duration = Duration::from_secs(10);

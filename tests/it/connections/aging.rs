@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::{PATIENCE, Running, World, slow_api, until};
+use harness::{PATIENCE, Running, World, slow_api, until};
 
 use crate::database_proxy::{DatabaseProxy, Network};
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
-use testkit::{PATIENCE, Running, Worker, World, assert_contains, peer};
+use harness::{PATIENCE, Running, Worker, World, assert_contains, peer};
 
 use crate::certificates::Authority;
 use crate::connect_proxy::{ConnectProxy, Mode};

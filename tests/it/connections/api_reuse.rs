@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use simulator::{Simulator, SimulatorConfig};
 
-use testkit::{PATIENCE, Worker, World};
+use harness::{PATIENCE, Worker, World};
 
 use crate::connect_proxy::ConnectProxy;
 
@@ -83,7 +83,7 @@ async fn all_calls_go_to_the_new_address_of_a_name_within_the_maximum_age() {
     world.until_all_final().await;
 
     let limit_us = changed_at_us + u64::try_from(MAX_AGE.as_micros()).expect("few") + 500_000;
-    let last_at_us = world.seen().apps[testkit::APP_ID].last_at_us;
+    let last_at_us = world.seen().apps[harness::APP_ID].last_at_us;
     assert!(last_at_us > changed_at_us, "connections were reused");
     assert!(
         last_at_us < limit_us,

@@ -4,7 +4,7 @@ use serde_json::json;
 use simulator::SimulatorConfig;
 use tempfile::TempDir;
 
-use testkit::{World, assert_contains};
+use harness::{World, assert_contains};
 
 use crate::certificates::{Authority, Certified};
 

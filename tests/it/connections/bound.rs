@@ -4,7 +4,7 @@ use serde_json::json;
 use simulator::Simulator;
 
 use crate::schema::roles::Role;
-use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, app_table, basic, peer, slow_api};
+use harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, app_table, basic, peer, slow_api};
 
 /// `WORKER_DATABASE_CONNECTIONS` in these tests: few, so that four apps have to share them.
 const SHARED: i64 = 2;

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::database_tls::{Encrypted, assert_no_password};
-use testkit::{Postgres, Worker, write};
+use harness::{Postgres, Worker, write};
 
 use crate::certificates::Authority;
 

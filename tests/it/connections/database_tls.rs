@@ -1,9 +1,9 @@
 //! A database that shows a certificate.
 
+use harness::postgres::Settings;
 use tempfile::TempDir;
-use testkit::postgres::Settings;
 
-use testkit::{PATIENCE, Postgres, Worker, World, slow_api, write};
+use harness::{PATIENCE, Postgres, Worker, World, slow_api, write};
 
 use crate::certificates::{Authority, Certified};
 

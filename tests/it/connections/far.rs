@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testkit::World;
+use harness::World;
 
 use crate::database_proxy::{DatabaseProxy, Network};
 

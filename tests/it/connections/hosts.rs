@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use testkit::{Postgres, Worker, World, assert_contains, slow_api};
+use harness::{Postgres, Worker, World, assert_contains, slow_api};
 
 /// The parts of a URL of the tests: user, password, host and port, database.
 fn parts(url: &str) -> [String; 4] {

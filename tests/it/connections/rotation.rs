@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::database_tls::{CERTIFIED_USER, Encrypted};
 use crate::schema::roles::Role;
-use testkit::{
+use harness::{
     PgBouncer, Postgres, Running, Worker, World, assert_contains, log_lines, peer, slow_api, write,
 };
 

@@ -1,6 +1,6 @@
 //! Several apps in one worker.
 
-use testkit::{World, app_table};
+use harness::{World, app_table};
 
 /// Inserts messages of an app, and asserts that each is sent soon after its due time.
 async fn assert_prompt(world: &World, app: &str, count: i32) {

@@ -1,7 +1,7 @@
 //! Failed attempts: their outcomes, and the fate of their messages.
 
+use harness::{Attempt, Row, Worker, World, peer};
 use serde_json::json;
-use testkit::{Attempt, Row, Worker, World, peer};
 
 /// Faults, each with the outcome of the attempt, whether the API accepts the message nevertheless, and whether the attempt
 /// is charged while other messages are accepted.

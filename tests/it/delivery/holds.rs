@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, peer};
+use harness::{World, peer};
 
 #[tokio::test]
 async fn an_app_that_a_403_holds_recovers_without_a_new_message_or_a_charge() {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, channel, peer};
+use harness::{World, channel, peer};
 
 #[tokio::test]
 async fn each_kind_of_message_ends_with_the_status_and_request_id_of_the_api() {

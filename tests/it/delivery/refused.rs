@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use testkit::{World, assert_contains, peer};
+use harness::{World, assert_contains, peer};
 
 const MAX_ATTEMPTS: usize = 3;
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use testkit::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer, write};
+use harness::{API_KEY, API_SECRET, APP_ID, PATIENCE, Worker, World, basic, peer, write};
 
 const TOKEN: &str = "007token-of-the-tests";
 const CERTIFICATE: &str = "5CFd2fd1755d40ecb72977518be15d3b";

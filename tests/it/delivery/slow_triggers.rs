@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use testkit::{Postgres, Worker, World, fleet, peer};
+use harness::{Postgres, Worker, World, fleet, peer};
 
 /// Longer than any claim or record waits.
 const TRIGGER_S: u32 = 60;

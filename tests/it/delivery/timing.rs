@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{Row, World, peer};
+use harness::{Row, World, peer};
 use time::Duration;
 
 /// Asserts that the message was sent within two seconds after its due time. The poll interval is far longer.

@@ -1,7 +1,7 @@
 //! Invisible characters around values, as in files with variables and in text that is copied from a browser.
 
+use harness::{API_KEY, API_SECRET, APP_ID, World};
 use tempfile::NamedTempFile;
-use testkit::{API_KEY, API_SECRET, APP_ID, World};
 
 #[tokio::test]
 async fn a_line_break_around_any_value_changes_nothing() {

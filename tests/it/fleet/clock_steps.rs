@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use testkit::postgres::Settings;
-use testkit::{
+use harness::postgres::Settings;
+use harness::{
     PATIENCE, Postgres, Running, SchedulerStalls, SteppedClock, World, fleet, peer, slow_api,
 };
 
@@ -26,7 +26,7 @@ impl SteppedWorld {
     /// None if this machine has no libfaketime.
     async fn new(latency_ms: u64) -> Option<Self> {
         let Some(clock) = SteppedClock::new() else {
-            testkit::skip("steps of the database's clock: this machine has no libfaketime");
+            harness::skip("steps of the database's clock: this machine has no libfaketime");
             return None;
         };
         let postgres = Postgres::start_with(Settings {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use testkit::{PATIENCE, Worker, World, fleet, peer, slow_api};
+use harness::{PATIENCE, Worker, World, fleet, peer, slow_api};
 
 /// A worker with short leases.
 fn short_lease(world: &World, name: &str) -> Worker {

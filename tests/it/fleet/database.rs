@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use harness::{PATIENCE, Postgres, World, ask, peer, slow_api};
 use serde_json::json;
-use testkit::{PATIENCE, Postgres, World, ask, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_and_comes_back_costs_no_message_and_no_outcome() {

@@ -1,6 +1,6 @@
 //! Workers that run while the schema is damaged or replaced.
 
-use testkit::{World, assert_contains};
+use harness::{World, assert_contains};
 
 #[tokio::test]
 async fn a_worker_whose_schema_stays_broken_ends_with_advice() {
@@ -20,7 +20,7 @@ async fn a_worker_sends_while_migrations_replace_every_function() {
     let mut worker = world.worker().start();
     worker.until_logged("worker_started").await;
     for _ in 0..5 {
-        world.execute(testkit::ALTER_EVERY_FUNCTION).await;
+        world.execute(harness::ALTER_EVERY_FUNCTION).await;
         world.run(&["migrate"]).await;
         world.assert_sends().await;
     }

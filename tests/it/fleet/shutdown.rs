@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, peer, slow_api};
+use harness::{World, peer, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_stops_records_its_outcomes_and_releases_unsent_messages() {

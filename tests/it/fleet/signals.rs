@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use testkit::{PATIENCE, World, peer, slow_api, worker_binary};
+use harness::{PATIENCE, World, peer, slow_api, worker_binary};
 
 #[tokio::test]
 async fn each_signal_that_ends_a_worker_lets_a_call_in_flight_be_recorded() {
@@ -94,7 +94,7 @@ async fn a_worker_under_nohup_outlives_its_terminal() {
 
 #[tokio::test]
 async fn a_closed_terminal_ends_a_demonstration_in_order() {
-    let mut dev = testkit::Worker::new(&["dev"]).start();
+    let mut dev = harness::Worker::new(&["dev"]).start();
     dev.until_printed("Ctrl-C stops everything").await;
     dev.signal("HUP").await;
     assert_eq!(dev.wait_exit().await, Some(0), "{}", dev.stderr.text());

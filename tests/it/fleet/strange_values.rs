@@ -1,6 +1,6 @@
 //! Values that Postgres can store and drivers can't read, in a table without its constraints.
 
-use testkit::World;
+use harness::World;
 
 /// The ends of `timestamptz`, and years beyond RFC 3339.
 const TIMES: [&str; 6] = [

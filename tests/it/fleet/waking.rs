@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sqlx::{Postgres, Transaction};
 
-use testkit::{PATIENCE, World, ask};
+use harness::{PATIENCE, World, ask};
 
 /// Far less than a poll interval of a minute.
 const PROMPT: time::Duration = time::Duration::seconds(2);

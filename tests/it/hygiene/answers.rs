@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::raw_api::{RawApi, write_for_ever};
-use testkit::{Row, World, assert_contains};
+use harness::{Row, World, assert_contains};
 
 /// The most bytes of an endless response that a connection may take. The two socket buffers take up to some megabytes.
 const MOST_TAKEN: usize = 32 * 1024 * 1024;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::markers::{Marker, assert_silent, marker, shown};
 use super::raw_api::{RawApi, RawRequest};
-use testkit::{API_KEY, API_SECRET, Worker, World, assert_contains, peer};
+use harness::{API_KEY, API_SECRET, Worker, World, assert_contains, peer};
 
 const PAYLOAD: &str = "the \"Löwe\" of line one,\nand the tiger of line two: 918273645546372819";
 const TOKEN: &str = "007eJxTYPj3Zt5qAAg9182736455Token";

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use testkit::{APP_ID, Worker, World};
+use harness::{APP_ID, Worker, World};
 
 /// Paths without a readable end: a sparse file of a tebibyte, a device, a FIFO without a writer, a directory.
 fn endless(directory: &Path) -> Vec<PathBuf> {

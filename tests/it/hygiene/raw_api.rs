@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use testkit::{PATIENCE, until};
+use harness::{PATIENCE, until};
 
 pub(super) struct RawRequest {
     pub(super) head: String,

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use harness::{World, ask, peer};
 use sqlx::Connection;
-use testkit::{World, ask, peer};
 
 use crate::schema::roles::Role;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use simulator::Credential;
 
 use super::markers::{Marker, assert_silent, marker};
-use testkit::{APP_ID, Finished, Worker, World, assert_contains, channel, peer, write};
+use harness::{APP_ID, Finished, Worker, World, assert_contains, channel, peer, write};
 
 const PAYLOAD: &str = "Zebra \"Größe\" 7364528190 of nobody else";
 const KEY: &str = "Kq7ZebraKey918273";

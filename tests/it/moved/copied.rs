@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use testkit::{PATIENCE, Running, Worker, World, app_table, assert_contains, peer};
+use harness::{PATIENCE, Running, Worker, World, app_table, assert_contains, peer};
 
 /// A world whose default app belongs to production, with so many pending messages. No worker runs.
 async fn copy_of_production(pending: i32) -> World {

@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::AssertSqlSafe;
 
 use crate::schema::protocol::lost_rows::TABLES;
-use testkit::{PATIENCE, World, assert_contains, fleet, peer, slow_api};
+use harness::{PATIENCE, World, assert_contains, fleet, peer, slow_api};
 
 /// How long a message takes at most that is inserted after a table was emptied.
 const SECONDS: Duration = Duration::from_secs(20);

@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use testkit::{Postgres, World, peer};
+use harness::{Postgres, World, peer};
 
 /// With this setting, the outbox accepts messages that are not pending.
 const RESTORING: &str = "-c signaling.restoring=on";
@@ -143,7 +143,7 @@ async fn the_data_of_an_archive_is_restored_into_a_migrated_database_and_served(
         .partition(|line| line.contains("TABLE DATA signaling outbox "));
     assert_eq!(messages.len(), 1, "{list}");
     let order = [messages, others].concat().join("\n");
-    let order = testkit::write(folder.path(), "order", &order);
+    let order = harness::write(folder.path(), "order", &order);
     let order = order.to_str().expect("a path");
     let options = ["--data-only", "--schema=signaling", "--single-transaction"];
     let files = ["--use-list", order, "--dbname", &target.url, &file];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use testkit::{Worker, World, comes_true};
+use harness::{Worker, World, comes_true};
 
 /// `worker run` with valid settings and an unreachable database.
 fn run() -> Worker {

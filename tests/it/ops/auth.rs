@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::ops_client::{OpsClient, OpsWorker, Response};
-use testkit::{API_SECRET, PATIENCE, World, assert_contains, peer, until};
+use harness::{API_SECRET, PATIENCE, World, assert_contains, peer, until};
 
 const TOKEN: &str = "zebra-token-0918273645";
 

@@ -8,7 +8,7 @@ use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
 use crate::database_proxy::DatabaseProxy;
 use crate::schema::roles::Role;
-use testkit::{PATIENCE, World, assert_contains, peer, slow_api, write};
+use harness::{PATIENCE, World, assert_contains, peer, slow_api, write};
 
 #[tokio::test]
 async fn a_worker_reports_that_it_is_alive_and_ready() {

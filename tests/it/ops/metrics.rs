@@ -7,7 +7,7 @@ use serde_json::json;
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
 use crate::database_proxy::{DatabaseProxy, Network};
-use testkit::{APP_ID, PATIENCE, World, peer};
+use harness::{APP_ID, PATIENCE, World, peer};
 
 const PROCESS_METRICS: [&str; 12] = [
     "signaling_build_info",

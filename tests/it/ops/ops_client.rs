@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use testkit::{PATIENCE, Running, Worker, comes_true};
+use harness::{PATIENCE, Running, Worker, comes_true};
 
 /// A worker with an ops server.
 pub(crate) struct OpsWorker {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
-use testkit::{PATIENCE, Worker, World, assert_contains, peer, slow_api};
+use harness::{PATIENCE, Worker, World, assert_contains, peer, slow_api};
 
 /// A worker that panics at these places, as often as given.
 fn panicking(world: &World, panics: &str) -> Worker {

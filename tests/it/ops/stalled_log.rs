@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ops_client::OpsWorker;
 use super::prometheus_text::Samples;
-use testkit::{PATIENCE, World, until};
+use harness::{PATIENCE, World, until};
 
 /// An idle worker waits for its last log lines and its last stats before it ends.
 const END: Duration = Duration::from_secs(8);

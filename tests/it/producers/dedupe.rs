@@ -1,7 +1,7 @@
 //! The forms of a repeated insert that examples/README.md shows, with the privileges of a producer.
 
+use harness::World;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use testkit::World;
 
 use crate::schema::roles::Role;
 

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use super::installed::{cargo_example, node_package, python_environment};
-use testkit::{PATIENCE, World, assert_contains};
+use harness::{PATIENCE, World, assert_contains};
 
 /// Runs an example beside a worker. Its messages arrive once, and it prints their statuses.
 async fn assert_delivers(mut example: Command) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use testkit::{skip, worker_binary};
+use harness::{skip, worker_binary};
 
 /// The timeout of one step of an installation.
 const PATIENCE: Duration = Duration::from_secs(600);

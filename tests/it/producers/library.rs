@@ -7,7 +7,7 @@ use signaling_producer::{EnqueueError, NewMessage, enqueue};
 use sqlx::{Acquire, Connection, PgConnection, Postgres};
 use time::macros::datetime;
 
-use testkit::{World, execute};
+use harness::{World, execute};
 
 fn message(payload: &str) -> NewMessage {
     NewMessage::to_peer("alice", "bob", payload)

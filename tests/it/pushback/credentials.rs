@@ -2,7 +2,7 @@
 
 use tempfile::NamedTempFile;
 
-use testkit::{API_SECRET, Running, World, fleet};
+use harness::{API_SECRET, Running, World, fleet};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_secret_costs_a_handful_of_calls_until_its_file_is_corrected() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use simulator::{Simulator, SimulatorConfig};
 
-use testkit::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, set_faults, slow_api};
+use harness::{API_KEY, API_SECRET, PATIENCE, Worker, World, basic, set_faults, slow_api};
 
 /// Longer than the worker waits before it tries a failed host again.
 const NEXT_TRY: Duration = Duration::from_secs(35);

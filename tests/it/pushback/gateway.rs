@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, fleet, peer};
+use harness::{World, fleet, peer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_answers_404_fails_no_message() {

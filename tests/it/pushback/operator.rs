@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use testkit::{APP_ID, PATIENCE, Worker, World, assert_contains, fleet, peer};
+use harness::{APP_ID, PATIENCE, Worker, World, assert_contains, fleet, peer};
 
 /// Runs a command of the operator Olga, and returns its output.
 async fn run(world: &World, arguments: &[&str]) -> String {

@@ -1,6 +1,6 @@
 //! An API that is unreachable or answers every call with an error.
 
-use testkit::{PATIENCE, World, fleet};
+use harness::{PATIENCE, World, fleet};
 
 const MESSAGES: i64 = 300;
 

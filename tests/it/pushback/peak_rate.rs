@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use testkit::{World, channel, peer};
+use harness::{World, channel, peer};
 
 const MINUTE_US: i64 = 60_000_000;
 

@@ -1,8 +1,8 @@
 //! `worker retry` and `signaling.retry`: an operator sends finished messages again.
 
+use harness::{World, assert_contains, peer};
 use serde_json::json;
 use sqlx::AssertSqlSafe;
-use testkit::{World, assert_contains, peer};
 
 /// The name and the columns of finished messages, and of one that waits.
 const MESSAGES: [&str; 9] = [

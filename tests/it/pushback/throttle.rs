@@ -1,6 +1,6 @@
 //! A burst of 429 responses.
 
-use testkit::{Running, World, fleet, slow_api};
+use harness::{Running, World, fleet, slow_api};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_of_429s_cuts_the_rate_once_costs_no_attempt_and_is_temporary() {

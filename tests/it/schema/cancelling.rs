@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::attempt_lines;
-use testkit::{World, assert_contains, peer};
+use harness::{World, assert_contains, peer};
 
 #[tokio::test]
 async fn a_pending_message_can_be_cancelled_once_and_is_never_called() {

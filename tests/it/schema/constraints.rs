@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{database_error, refusal};
-use testkit::{World, channel, peer};
+use harness::{World, channel, peer};
 
 /// Asserts that a constraint of this name refuses a message.
 async fn assert_refused(world: &World, message: &Value, constraint: &str) {

@@ -1,7 +1,7 @@
 //! The functions in the database are those of `migrations/functions/`, and `worker migrate` keeps them so.
 
 use super::roles::Role;
-use testkit::World;
+use harness::World;
 
 const UP_TO_DATE: &str = "the schema signaling was up to date already: nothing changed\n";
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::INSERT;
-use testkit::{PATIENCE, Postgres, Worker, World, ask, execute, peer};
+use harness::{PATIENCE, Postgres, Worker, World, ask, execute, peer};
 
 /// The last release's binary. None: the test is skipped.
 fn last_release() -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection};
 
 use super::functions::set_version;
-use testkit::{Postgres, Worker, World, ask, execute};
+use harness::{Postgres, Worker, World, ask, execute};
 
 fn migrate(url: &str) -> Worker {
     Worker::on(url, &["migrate"])

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use harness::{World, channel, peer};
 use serde_json::json;
-use testkit::{World, channel, peer};
 
 fn allowed_characters() -> impl Iterator<Item = char> {
     ('\u{1}'..='\u{7f}')

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::set_workers;
-use testkit::{World, peer};
+use harness::{World, peer};
 
 async fn kinds(world: &World) -> Vec<String> {
     let kinds = "select kind from signaling.obstacle where app = 'default' order by rank";

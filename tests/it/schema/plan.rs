@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use harness::{World, execute};
 use sqlx::PgConnection;
-use testkit::{World, execute};
 
 /// The functions that a claim calls and that name indexes: for a lane that sends, and for a held lane.
 const OF_CLAIM: &str = "claim choose_due want_wakeup";

@@ -3,7 +3,7 @@
 use simulator::SimulatorConfig;
 
 use super::{INSERT, database_error, try_to};
-use testkit::{Postgres, World, ask, execute};
+use harness::{Postgres, World, ask, execute};
 
 const PREPARE: &str = "prepare transaction 'of a producer'";
 

@@ -34,7 +34,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{attempt_lines, database_error, refusal, set_workers};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// The default app's limit, for which the lane gives out a slot each 10 ms.
 const LIMIT: &str = "102";

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::{database_error, try_to};
-use testkit::{Worker, World, ask, execute as can, peer};
+use harness::{Worker, World, ask, execute as can, peer};
 
 /// `insufficient_privilege`, PostgreSQL, appendix A.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";

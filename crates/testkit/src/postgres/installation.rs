@@ -44,7 +44,7 @@ const MIN_MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
 /// Working programs of PostgreSQL.
 #[derive(Debug, Clone)]
-pub(crate) struct Installation {
+pub struct Installation {
     /// The directory of `initdb` and `postgres`.
     pub(super) bindir: PathBuf,
     /// For example `postgres (PostgreSQL) 17.2`.
@@ -83,7 +83,7 @@ impl Installation {
     }
 
     /// A command that runs as the user of the server.
-    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         // PGDATA, PGOPTIONS and the like are for the user's own clusters.
         let mut command = command_without_settings(program);
         command.env("LC_ALL", "C");
@@ -94,7 +94,7 @@ impl Installation {
     }
 
     /// Writes a file that only the server can read. PostgreSQL refuses a private key that other users can read.
-    pub(crate) fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
+    pub fn write_for_server(&self, path: &Path, text: &str) -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(path)?;

@@ -1,7 +1,7 @@
 //! The findings of `worker check` about settings of the database, refused messages and sequences.
 
+use harness::{PgBouncer, Postgres, World};
 use simulator::SimulatorConfig;
-use testkit::{PgBouncer, Postgres, World};
 
 use super::{assert_finding, assert_line, check};
 use crate::database_proxy::{DatabaseProxy, Network};

@@ -1,8 +1,8 @@
 //! A damaged schema: `worker check` names each object, `worker migrate` makes functions, views and triggers again, and a
 //! worker does not start without objects that it needs.
 
+use harness::{World, assert_contains, peer};
 use serde_json::{Value, json};
-use testkit::{World, assert_contains, peer};
 
 use super::{assert_finding, assert_line, check, report};
 use crate::schema::roles::Role;

@@ -2,8 +2,8 @@
 
 use super::{assert_finding, check};
 use crate::schema::roles::{Role, owned_world};
+use harness::{PATIENCE, World, assert_contains, peer};
 use serde_json::json;
-use testkit::{PATIENCE, World, assert_contains, peer};
 
 const ENABLE: &str = "alter table signaling.outbox enable row level security";
 const FORCE: &str =

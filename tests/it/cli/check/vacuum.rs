@@ -1,8 +1,8 @@
 //! `worker check` reports sessions that keep dead rows, and the connections of a fleet.
 
+use harness::{PATIENCE, Postgres, World, execute};
 use simulator::SimulatorConfig;
 use sqlx::{Connection, PgConnection};
-use testkit::{PATIENCE, Postgres, World, execute};
 
 use super::{assert_finding, check, report};
 use crate::schema::roles::Role;

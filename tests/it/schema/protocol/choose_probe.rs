@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Claim, end_pause, hold, lock_messages, make_retries, world};
-use testkit::{World, channel, peer};
+use harness::{World, channel, peer};
 
 /// Inserts a message that has been due for so many seconds.
 async fn insert_due(world: &World, due_for_s: i32, mut message: Value) -> i64 {

@@ -4,7 +4,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{Claim, Claimed, make_retries, world};
-use testkit::{World, channel, peer};
+use harness::{World, channel, peer};
 
 /// A claim that avoids destinations reads this many first attempts.
 const MOST_LOOKED_AT: i64 = 2_000;

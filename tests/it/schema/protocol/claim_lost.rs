@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Claim, Claimed, attempt_lines, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// A message whose worker died, and whose lease has ended.
 async fn lost(world: &World, columns: Value) -> (i64, Claimed) {

@@ -4,7 +4,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::{Claim, INFINITY, make_retries, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// Three messages that were due at the same time, two of a time after that; and that time.
 async fn five_messages(world: &World) -> (Vec<i64>, String) {

@@ -4,7 +4,7 @@ use serde_json::json;
 use time::Duration;
 
 use super::{Claim, LEASE, NOT_HELD, SPACING, lock_messages, now, world};
-use testkit::{execute, peer};
+use harness::{execute, peer};
 
 #[tokio::test]
 async fn slots_begin_after_the_lookahead_and_fill_the_horizon() {

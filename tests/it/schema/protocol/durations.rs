@@ -1,7 +1,7 @@
 //! Intervals that are no length of time are refused wherever a function takes one.
 
 use super::{Claim, refusal, world};
-use testkit::World;
+use harness::World;
 
 /// A year less 360 days is five days of Postgres' comparison, and 5 or 6 days before now by the calendar, or after.
 const MIXED: &str = "-12 mons 360 days 2 min";

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Claim, Claimed, attempt_lines, refusal, set_workers, world};
-use testkit::{World, assert_contains, peer};
+use harness::{World, assert_contains, peer};
 
 /// A world with a lane of the environment `production`, and so many messages.
 async fn production(messages: i32) -> World {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Claim, INFINITY, lock_messages, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// Ends messages of some apps: the app, and how many expired or ended as unknown.
 async fn expire(world: &World, apps: &[&str], ended_before: &str) -> Vec<(String, i32, i32)> {

@@ -4,7 +4,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Claim, LEASE, NOT_HELD, end_pause, now, world};
-use testkit::World;
+use harness::World;
 
 /// Holds the default app's lane, and returns the result.
 async fn hold(world: &World, kind: &str, probe: Option<Uuid>) -> String {

@@ -1,7 +1,7 @@
 //! `signaling.open_lane` and `signaling.set_limit`: an app's lane and its limit.
 
 use super::{refusal, world};
-use testkit::World;
+use harness::World;
 
 async fn open_lane(world: &World, limit: f64) {
     sqlx::query("select signaling.open_lane('default', $1)")

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::{Claim, database_error, now, session, world};
 use crate::schema::try_to;
-use testkit::World;
+use harness::World;
 
 /// The tables that a truncate may empty. A `truncate … cascade` empties those that refer to them, too.
 pub(crate) const TABLES: [&str; 10] = [

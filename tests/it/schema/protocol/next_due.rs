@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use time::{Duration, OffsetDateTime};
 
 use super::{BEGINNING, claimed_message, make_retries, now, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 #[derive(Debug, FromRow)]
 struct NextDue {

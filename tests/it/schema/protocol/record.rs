@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Claim, Claimed, attempt_lines, claimed_message, database_error, now, world};
-use testkit::peer;
+use harness::peer;
 
 /// One record, as the worker writes it.
 #[derive(Debug, Clone)]

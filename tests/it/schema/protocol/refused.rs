@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::record::{Record, try_record};
 use super::{Claim, claimed_message, hold, insert, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// The payload of messages that a trigger refuses.
 const POISON: &str = "poison";

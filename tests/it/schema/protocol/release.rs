@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{Claim, claimed_message, hold, lock_messages, world};
-use testkit::World;
+use harness::World;
 
 /// Gives claims of the default app back, and returns those that had messages.
 async fn release(world: &World, claims: &[Uuid]) -> Vec<Uuid> {

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::set_workers;
-use testkit::World;
+use harness::World;
 
 /// A worker of the default app that reports so many accepted messages, and why it has stepped aside. Returns how many
 /// messages of the others were accepted, and how many others serve the app.

@@ -1,7 +1,7 @@
 //! `signaling.resume`: what it changes, and what it says.
 
 use super::{NOT_HELD, now, world};
-use testkit::World;
+use harness::World;
 
 const NOTHING_CHANGED: &str =
     "nothing changed: the app was not paused, and the API has asked for no wait";

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::record::{Record, record};
 use super::{Claim, world};
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// So many attempts are there, and the sequence begins anew.
 const ATTEMPTS: i64 = 500;

@@ -3,7 +3,7 @@
 use super::{Claim, database_error, world};
 use crate::schema::roles::{Role, owned_world};
 use crate::schema::try_to;
-use testkit::{ask, execute};
+use harness::{ask, execute};
 
 /// A call of each function that a worker's role may call and that refuses other isolation levels than `read committed`.
 pub(super) const READ_COMMITTED_ONLY: [&str; 14] = [

@@ -7,7 +7,7 @@ use super::{
     BEGINNING, Claim, LEASE, LEASE_TEXT, NOT_HELD, hold, lock_messages, make_retries, now,
     set_workers, world,
 };
-use testkit::{World, peer};
+use harness::{World, peer};
 
 /// Changes messages until nothing more is found, and returns how many have changed.
 async fn set_messages_back(world: &World) -> i32 {

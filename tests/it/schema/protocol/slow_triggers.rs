@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::record::{Record, try_record};
 use super::{Claim, database_error, insert, world};
 use crate::schema::try_to;
-use testkit::{World, ask, execute, peer};
+use harness::{World, ask, execute, peer};
 
 /// Creates a trigger that delays each change that meets a condition.
 async fn slow_down(world: &World, table: &str, event: &str, condition: &str) {

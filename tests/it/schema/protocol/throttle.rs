@@ -3,7 +3,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::{Claim, now, world};
-use testkit::World;
+use harness::World;
 
 /// Slows the default app's lane; the new rate, if it was cut.
 async fn throttle(world: &World, sent_at: OffsetDateTime, retry_after: &str) -> Option<f64> {

@@ -7,7 +7,7 @@ use sqlx::postgres::PgListener;
 use time::OffsetDateTime;
 
 use super::{Claim, listener, world};
-use testkit::{World, execute};
+use harness::{World, execute};
 
 /// The claim of a worker that listens.
 fn listening() -> Claim {

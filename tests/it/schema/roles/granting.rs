@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 
 use super::{KINDS, Role, can, connect};
 use crate::schema::INSERT;
-use testkit::{Worker, World};
+use harness::{Worker, World};
 
 /// Every privilege of a role in the schema, and whether it may pass it on.
 pub(super) async fn privileges(world: &World, role: &str) -> Vec<String> {

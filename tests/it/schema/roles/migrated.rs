@@ -1,7 +1,7 @@
 //! A database that is brought up to date: roles that were granted a kind keep up with it.
 
 use super::{Role, can, can_not};
-use testkit::{World, assert_contains};
+use harness::{World, assert_contains};
 
 /// Functions, the kinds that may call them, and the arguments of a call.
 const FUNCTIONS: [(&str, &str, &str); 4] = [
@@ -82,7 +82,7 @@ async fn a_grant_and_a_migration_at_once_both_succeed() {
     let world = World::new().await;
     let role = Role::granted(&world, "worker").await;
     for _ in 0..5 {
-        world.execute(testkit::ALTER_EVERY_FUNCTION).await;
+        world.execute(harness::ALTER_EVERY_FUNCTION).await;
         let mut migrating = world.command(&["migrate"]).start();
         let mut granting: Vec<_> = super::KINDS
             .map(|kind| world.command(&["grant", kind, &role.name]).start())

@@ -3,7 +3,7 @@
 use super::{
     Role, ask, can, can_not, can_not_harm_the_schema, can_not_update, list, waiting_message,
 };
-use testkit::{World, assert_contains};
+use harness::{World, assert_contains};
 
 #[tokio::test]
 async fn an_operator_can_run_every_command_that_steps_in() {

@@ -3,7 +3,7 @@
 use super::{
     Role, ask, can, can_not, can_not_harm_the_schema, can_not_update, columns, waiting_message,
 };
-use testkit::World;
+use harness::World;
 
 /// The columns of the table in docs/producing.md.
 const PRODUCERS_COLUMNS: &str = "app, sender, destination, channel_name, payload, wait_for_ack, \

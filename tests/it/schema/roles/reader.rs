@@ -3,7 +3,7 @@
 use super::{
     Role, ask, can, can_not, can_not_harm_the_schema, can_not_update, columns, waiting_message,
 };
-use testkit::World;
+use harness::World;
 
 /// Columns whose text comes from producers.
 const CONTENT: [&str; 3] = ["payload", "dedupe_key", "traceparent"];

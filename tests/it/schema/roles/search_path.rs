@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{Role, ask, can, can_not, connect, waiting_message};
-use testkit::{Postgres, Worker, World};
+use harness::{Postgres, Worker, World};
 
 /// Objects with each name that a function of the schema, a trigger or the worker might use, in the schema `{evil}` of another
 /// role. An object that is executed leaves a line in `{evil}.loot`.

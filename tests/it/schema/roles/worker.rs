@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     Role, can, can_not, can_not_harm_the_schema, can_not_update, columns, tables, waiting_message,
 };
-use testkit::World;
+use harness::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_with_its_privileges_delivers_slows_down_holds_and_recovers() {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
 
-use super::postgres::{Settings, ThrowawayPostgres};
 use super::process::Worker;
+use testkit::postgres::{Settings, ThrowawayPostgres};
 
 const TEMPLATE: &str = "migrated";
 

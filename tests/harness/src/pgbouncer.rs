@@ -9,8 +9,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::process::{Child, Command};
 
 use super::databases::Postgres;
-use super::postgres::free_ports;
 use super::{PATIENCE, World, comes_true};
+use testkit::postgres::free_ports;
 
 /// All clients of a pool share these connections: fewer than two workers would have.
 const POOL_SIZE: u32 = 4;

@@ -1,7 +1,6 @@
 //! The compiled worker as a process.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use testkit::command_without_settings;
 
 use super::{API_KEY, API_SECRET, APP_ID, PATIENCE, assert_contains, comes_true};
 
@@ -26,24 +27,6 @@ pub fn worker_binary() -> PathBuf {
         "{path} is missing: run `cargo build` first"
     );
     worker
-}
-
-/// A command that does not inherit settings of the worker or of a proxy: a setting would change the result of a test,
-/// and a proxy would receive the test's calls.
-pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
-    const SETTINGS: &str = "AGORA_ WORKER_ DATABASE_URL PG SIMULATOR_ OTEL_";
-    let mut command = Command::new(program);
-    for (variable, _) in std::env::vars_os() {
-        let name = variable.to_string_lossy();
-        let mut prefixes = SETTINGS.split(' ');
-        let is_setting = prefixes.any(|prefix| name.starts_with(prefix))
-            || name.to_ascii_lowercase().ends_with("_proxy");
-        // The path of PostgreSQL's programs is a property of the machine.
-        if is_setting && name != "WORKER_PG_BINDIR" {
-            command.env_remove(&variable);
-        }
-    }
-    command
 }
 
 /// A command of the worker. Its environment has no settings but the given ones.
