@@ -41,7 +41,7 @@ bench: ## Measure everything in docs/performance.md (two hours, 20 GB); BENCH="d
 	cargo build --release --locked -p signaling-worker -p signaling-bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
 
-bench-smoke: ## Compare the statements, WAL bytes and instructions of a message with the last intended ones
+bench-smoke: ## Compare statements, transactions, WAL bytes and instructions of a message with crates/bench/src/scenario.rs
 	@.ci/ensure-prerequisites compiler postgres valgrind
 	cargo build --release --locked -p signaling-worker -p signaling-bench
 	"$${CARGO_TARGET_DIR:-target}/release/bench" counts --runs 1 --strict
@@ -50,7 +50,7 @@ screenshots: ## Take the pictures in docs/screenshots again
 	@.ci/ensure-prerequisites compiler postgres browser
 	cargo test --locked --test dashboard -- --ignored screenshots_of_the_pages
 
-faults: ## Let a fleet suffer every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses
+faults: ## Run a fleet under every fault for FAULTS_MINUTES (5); FAULTS_SEED repeats a run, FAULTS_ONLY=A,B chooses
 	@.ci/ensure-prerequisites compiler postgres faketime
 	FAULTS_MINUTES="$${FAULTS_MINUTES:-5}" cargo test --locked --test faults -- --nocapture
 

@@ -20,7 +20,7 @@ pub(crate) enum Level {
     Ok,
     /// The worker runs, but an operator should act.
     Warn,
-    /// The worker can't send.
+    /// Producers can't insert, or messages of an app can't be sent as promised.
     #[strum(serialize = "FAIL")]
     Fail,
 }

@@ -94,7 +94,8 @@ enum Command {
     Pause(pause::PauseArgs),
     /// End the pause of an app, or the wait that the API has asked for
     ///
-    /// A hold ends only after a successful probe, and the command prints the hold. The same in SQL: select
+    /// Also tries messages again that a trigger or a constraint has refused. A hold stays until the API accepts, rejects or
+    /// throttles a probe, and the command prints the hold. The same in SQL: select
     /// signaling.resume('default').
     #[command(after_help = "Example:\n  worker resume default")]
     Resume(obstacles::AppTarget),
@@ -146,7 +147,7 @@ fn start() -> anyhow::Result<ExitCode> {
             error.print().ok();
             return Ok(ExitCode::from(2));
         }
-        // Help or the version. The help names the empty variables, too.
+        // Help or the version, parsed again with all variables: the help shows a variable that is set but empty, too.
         Err(error) => {
             let error = Cli::try_parse().err().unwrap_or(error);
             print::print(error.render().to_string())?;

@@ -48,7 +48,8 @@ pub(crate) struct Timing {
     #[arg(long, env = "WORKER_CONNECTION_MAX_AGE", default_value = "2m", value_parser = parse_positive)]
     pub(crate) connection_max_age: Duration,
 
-    /// How often an idle worker looks for due messages without a wakeup
+    /// Longest time between two polls of an idle app while inserts notify the worker. Without notifications, the worker
+    /// polls at least every 200 ms
     #[arg(long, env = "WORKER_POLL_INTERVAL", default_value = "1s", value_parser = parse_positive)]
     pub(crate) poll_interval: Duration,
 
@@ -66,10 +67,10 @@ pub(crate) struct UsageError(pub(crate) String);
 /// Replaces the error of the standard library, which does not say how to write a number.
 pub(crate) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse()
-        .map_err(|_| "it is not a number, or not a whole one: write it like 200")
+        .map_err(|_| "it is not a number, or not one of this kind: write it like 200")
 }
 
-/// Time to record the outcome within the lease.
+/// Covers the longest lookahead (`Lookahead::MAX`), by which slots lie ahead of the claim.
 const LEASE_MARGIN: Duration = Duration::from_millis(840);
 
 impl Timing {
@@ -78,7 +79,7 @@ impl Timing {
         self.lease.unwrap_or(default)
     }
 
-    /// Fails if a call could outlast its lease.
+    /// Fails if the lease is so short that no slot leaves time for a call. Such a worker would release every message.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         let (lease, request_timeout) = (self.lease(), self.request_timeout);
         let needed = request_timeout + HORIZON + TOLERANCE + LEASE_MARGIN;

@@ -33,8 +33,8 @@ use testkit::postgres::ThrowawayPostgres;
 ///
 /// With a COMMAND, `worker dev` starts these services on free ports, runs the command, and exits with the command's exit
 /// code. The command finds the database in `DATABASE_URL` and in `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, the
-/// simulated API in `SIGNALING_API_URL`, and the server's own `psql` in `PATH`. SIGINT and SIGTERM go to the command. Log
-/// lines below the level `warn` are left out, unless --log names another level.
+/// simulated API in `SIGNALING_API_URL`, and the server's own `psql` in `PATH`. The command also receives
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT. Log lines below the level `warn` are left out, unless --log names another level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker dev                     run until Ctrl-C; prints how to connect with psql, and where the dashboard is
@@ -90,7 +90,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let summary = services.simulator.ledger().summary();
     if let Some(calls) = summary.apps.get(APP_ID) {
         print_stderr(&format!(
-            "worker dev: the API received {} calls, {:.0} a second, at most {} in a sliding second; the limit is {}; it accepted {} messages twice",
+            "worker dev: the API received {} calls, {:.0} a second, at most {} in a sliding second; the limit is {}; it accepted {} messages more than once",
             calls.calls,
             calls.calls_per_s(),
             calls.worst_sliding_second,

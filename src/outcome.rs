@@ -100,7 +100,7 @@ pub(crate) enum FinalStatus {
     MessageSent,
     MessageDelivered,
     MessageOffline,
-    /// Rejected, out of charged attempts, or given up after `WORKER_GIVE_UP_AFTER`.
+    /// Rejected, out of charged attempts, given up after `WORKER_GIVE_UP_AFTER`, or of a sender that the token does not allow.
     Failed,
     Expired,
     /// The API may have sent the message, and the worker may not send it again.
@@ -111,11 +111,11 @@ pub(crate) enum FinalStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum Fault {
-    /// The API rejected the message, or accepts messages to other destinations.
+    /// The API rejected the message, or accepts other messages at present.
     Message,
     /// The destination has a limit of its own.
     Destination,
-    /// The API accepts messages of other workers, or the worker died with this message.
+    /// The API accepts messages of other workers, or this worker died or panicked during the attempt.
     Worker,
     /// The API accepts messages of no worker, or refuses the app's credentials.
     Api,
@@ -151,15 +151,17 @@ pub(crate) enum Next {
 }
 
 impl DeliveryPolicy {
+    /// The number of this attempt within its message, from 1, as in `signaling.attempt`.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.attempts
+            .saturating_add(self.uncharged)
+            .saturating_add(1)
+    }
+
     /// The number of failed attempts that determines the next delay. A held lane spaces its probes itself, and the message of
     /// a probe must be due soon after the end of the hold.
     pub(crate) fn failures(&self) -> u32 {
-        let failures = self.attempts.saturating_add(self.uncharged);
-        if self.probe {
-            1
-        } else {
-            failures.saturating_add(1)
-        }
+        if self.probe { 1 } else { self.attempt() }
     }
 }
 
@@ -172,7 +174,7 @@ pub(crate) fn retry_after(call: &Result<Response, CallFailure>) -> Duration {
 pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// Decides what becomes of a row after a call. `delay` is the delay of a retry. A message that fails for `give_up_after` ends.
-/// `now` is a time of the database that is certainly over, even if the clock was set.
+/// `now` is a time of the database that has certainly passed, even after a step of its clock.
 pub(crate) fn next(
     outcome: Outcome,
     is_charged: bool,

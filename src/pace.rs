@@ -9,11 +9,13 @@ mod shared_clock;
 
 pub(crate) use clock::{ClockStep, DbClock};
 pub(crate) use db_time::DbTime;
-pub(crate) use permit::{ClaimedSlot, Late, SendPermit};
+pub(crate) use permit::{ClaimedSlot, NoPermit, SendPermit};
 pub(crate) use shared_clock::SharedClock;
 
 use std::time::Duration;
 
+/// How late a call may start after its slot. A later call could fall into the same second as one call too many.
+/// `slot_rate.sql` subtracts this time from the rate: change both.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(10);
 
 /// A claim takes slots up to this far ahead: many round trips to the database, and short enough that the fleet follows a

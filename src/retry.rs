@@ -1,5 +1,5 @@
 //! The delay before the next attempt of a message. The only module that names the crate `backoff`, which is no longer
-//! maintained and is used for its exponential policy alone.
+//! maintained. This module computes the doubling, and the crate spreads the delay.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ const JITTER: f64 = 0.5;
 /// Exponential backoff: `retry_base`, twice that, and so on, spread by half to both sides, and never above `retry_cap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub(crate) struct RetryPolicy {
-    /// The delay before a message's second call. The delay doubles with each call
+    /// The average delay after the first failed attempt of a message. It doubles with each failure, and varies by half
     #[arg(long, env = "WORKER_RETRY_BASE", default_value = "1s", value_parser = parse_positive)]
     pub(crate) retry_base: Duration,
 
-    /// The longest delay between two calls of a message
+    /// The longest delay that the worker chooses. A Retry-After of the API may be longer, up to an hour
     #[arg(long, env = "WORKER_RETRY_CAP", default_value = "5m", value_parser = parse_positive)]
     pub(crate) retry_cap: Duration,
 

@@ -17,17 +17,20 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::sanitize;
 use log_throttle::LogThrottle;
 
-/// Omits events of sqlx that may show a secret: a trigger may put a payload into a notice, and sqlx quotes a mistake in the
-/// URL or the password file. The pool's event repeats `listener_lost`. These directives come last, so that no filter of the
-/// operator overrides them.
-const NEVER_LOGGED: &str =
-    "sqlx::postgres::notice=off,sqlx_postgres::options=off,sqlx_core::pool=off";
+/// Targets of sqlx whose events may show a secret: a trigger may put a payload into a notice, and sqlx quotes a mistake in the
+/// URL or the password file. The pool's event repeats `listener_lost`.
+const NEVER_LOGGED: [&str; 3] = [
+    "sqlx::postgres::notice",
+    "sqlx_postgres::options",
+    "sqlx_core::pool",
+];
 /// How long a process waits at its exit for the reader of its last lines.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -152,7 +155,10 @@ pub(crate) fn init(
     filter: &str,
     format: LogFormat,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let filter = EnvFilter::try_new(format!("{filter},{NEVER_LOGGED}"))?;
+    let filter = EnvFilter::try_new(filter)?;
+    // A filter of its own, because a more specific directive of the operator would override a directive of this program.
+    let is_shown = |target: &str| !NEVER_LOGGED.iter().any(|never| target.starts_with(never));
+    let secrets = filter_fn(move |event| is_shown(event.target()));
     let queue = STDERR.get().ok_or("standard error has no queue")?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| queue.clone())
@@ -160,7 +166,7 @@ pub(crate) fn init(
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(secrets);
     match format {
         LogFormat::Text => registry.with(lines).try_init()?,
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,

@@ -37,7 +37,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration < Duration::from_millis(1) {
-        return Err("it is zero: set it to at least 1ms".into());
+        return Err("it is shorter than 1ms: set it to at least 1ms".into());
     }
     Ok(duration)
 }

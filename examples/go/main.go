@@ -121,9 +121,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if isNew {
-		fmt.Printf("a repeat is message %d\n", again)
+		fmt.Printf("the repeated insert added message %d\n", again)
 	} else {
-		fmt.Println("a repeat is no second message")
+		fmt.Println("the repeated insert added no message")
 	}
 
 	_, _, err = placeOrder(ctx, conn, "user/17")
@@ -134,7 +134,8 @@ func run(ctx context.Context) error {
 	if !errors.As(err, &refused) || refused.Code != checkViolation {
 		return err
 	}
-	// The transaction stored nothing, not even the order. The constraint's name is the mistake.
+	// The transaction stored nothing, not even the order.
+	// The name of the constraint says what is wrong with the message.
 	fmt.Println("refused:", refused.ConstraintName)
 
 	for _, message := range messages {

@@ -92,13 +92,14 @@ try {
   console.log(`order ${orderId} is stored, and messages [${messages.join(', ')}] with it`);
 
   const again = await notifyCustomer(pool, orderId, 'user-17');
-  console.log('a repeat is', again === undefined ? 'no second message' : `message ${again}`);
+  console.log('the repeated insert added', again === undefined ? 'no message' : `message ${again}`);
 
   try {
     await placeOrder(pool, 'user/17');
   } catch (error) {
     if (error.code !== CHECK_VIOLATION) throw error;
-    // The transaction stored nothing, not even the order. The constraint's name is the mistake.
+    // The transaction stored nothing, not even the order.
+    // The name of the constraint says what is wrong with the message.
     console.log('refused:', error.constraint);
   }
 

@@ -83,12 +83,13 @@ def main() -> int:
         print(f"order {order_id} is stored, and messages {messages} with it")
 
         again = notify_customer(connection, order_id, "user-17")
-        print("a repeat is", "no second message" if again is None else f"message {again}")
+        print("the repeated insert added", "no message" if again is None else f"message {again}")
 
         try:
             place_order(connection, "user/17")
         except psycopg.errors.CheckViolation as error:
-            # The transaction stored nothing, not even the order. The constraint's name is the mistake.
+            # The transaction stored nothing, not even the order.
+            # The name of the constraint says what is wrong with the message.
             print("refused:", error.diag.constraint_name)
 
         statuses = [wait_until_final(connection, message) for message in messages]

@@ -107,12 +107,13 @@ def main() -> int:
 
     before = Message.objects.count()
     notify_customer(Order(id=order_id, customer="user-17"))
-    print("a repeat is", "no second message" if Message.objects.count() == before else "a second message")
+    print("the repeated insert added", "no message" if Message.objects.count() == before else "a second message")
 
     try:
         place_order("user/17")
     except IntegrityError as error:
-        # The transaction stored nothing, not even the order. The constraint's name is the mistake.
+        # The transaction stored nothing, not even the order.
+        # The name of the constraint says what is wrong with the message.
         print("refused:", error.__cause__.diag.constraint_name)
 
     statuses = [wait_until_final(message) for message in messages]

@@ -75,8 +75,8 @@ async fn main() -> anyhow::Result<()> {
 
     let again = enqueue(&pool, &[to_customer(order_id, "user-17")]).await?;
     match again[0] {
-        None => println!("a repeat is no second message"),
-        Some(id) => println!("a repeat is message {id}"),
+        None => println!("the repeated insert added no message"),
+        Some(id) => println!("the repeated insert added message {id}"),
     }
 
     // The table refuses this message, so the transaction stores nothing. The error names a constraint.

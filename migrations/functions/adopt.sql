@@ -28,7 +28,7 @@ declare
 begin
     perform signaling.refuse_unknown_app(app);
     if cancels_pending is null then
-        raise exception 'say whether the pending messages are to be cancelled or to be sent'
+        raise exception 'cancels_pending is null: pass true to cancel the pending messages, false to send them'
             using errcode = 'invalid_parameter_value';
     end if;
     select * into lane from signaling.lane where app = adopt.app for no key update;
@@ -64,13 +64,15 @@ begin
             is_done := cancelled < max_rows;
         end if;
         if is_done then
-            -- The hold and the rate came from calls of the other environment. An operator's pause and limit stay.
+            -- The hold and the rate came from calls of the other environment. An operator's pause and limit stay. Slots that
+            -- the old workers still have lie less than a second ahead.
             update signaling.lane
             set environment = adopt.environment, next_slot_at = at + interval '1 second',
                 rate_per_s = signaling.slot_rate(limit_per_s), rate_at = at, throttled_at = null,
                 retry_after_until = null, hold = null, hold_reason = null, hold_since = null, hold_until = null,
                 hold_probes = 0, probe_claim_id = null, probe_target = null, released_at = null
             where app = adopt.app;
+            -- A copy lists the source's workers, which an operator would take for dead ones.
             delete from signaling.worker
             where environment is distinct from adopt.environment
               and worker_id in (select worker_id from signaling.worker_liveness where not is_alive);

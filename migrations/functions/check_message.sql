@@ -55,9 +55,11 @@ begin
         raise exception 'the message is refused: %', replace(mistake, '_', ' ')
             using errcode = 'check_violation', constraint = mistake, schema = 'signaling', table = 'outbox';
     end if;
-    -- Only the functions of the protocol write the other states.
+    -- A producer's value in a column of the worker would hide the message, or end it early: with an old failing_since, the
+    -- first failure would be the last.
     if tg_op = 'INSERT'
-       and (new.status <> 'pending' or new.attempts <> 0 or new.claim_id is not null or new.claimed_by is not null
+       and (new.status <> 'pending' or new.attempts <> 0 or new.uncharged <> 0 or new.failing_since is not null
+            or new.claim_id is not null or new.claimed_by is not null
             or new.sent_at is not null or new.finished_at is not null or new.http_status is not null
             or new.request_id is not null or new.error is not null) then
         raise exception 'a message is inserted as pending: leave status, attempts and the worker''s other columns to their defaults'

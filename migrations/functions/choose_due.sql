@@ -61,11 +61,11 @@ begin
                          greatest(floor(slots * retry_share + random())::integer, slots - cardinality(firsts)));
     chosen := retries[:retry_count] || firsts[:slots - retry_count];
 
-    -- Some messages before these positions were not chosen, so the next claim must read them again.
+    -- The claim did not take all messages before these positions, so the next claim must read from the same positions again.
     if cardinality(firsts) >= slots - retry_count then
         passed_at := null; passed_id := null;
     end if;
-    if cardinality(retries) > retry_count then
+    if cardinality(retries) > retry_count or retry_count = slots then
         retry_passed_at := null; retry_passed_id := null;
     end if;
 end

@@ -3,8 +3,8 @@
 -- claim_id       a fresh id for this claim: record() and release() name it
 -- claimed_by     the worker's name, informational
 -- lease          how long the messages belong to the worker
--- lookahead      the first slot lies at least so far ahead, because the result takes time to reach the worker
--- horizon        the last slot lies at most so far behind the first possible one
+-- lookahead      the first slot lies at least this far ahead, because the result takes time to reach the worker
+-- horizon        the last slot lies at most this long after the first possible one
 -- ended_before   leases and expiries that ended after this do not count as over yet
 -- first_after_*  scan position of first attempts: the claim reads messages after this (due_at, id). While a session holds an
 --                old snapshot, the index keeps an entry for each message sent since, and a claim from the beginning would
@@ -16,7 +16,7 @@
 -- one_by_one     after a claim that the database refused, or that timed out: tests each message on its own. If the
 --                database refuses to change a message, lists it in signaling.refused
 --
--- Returns one row a message, in no order, then one row about the lane, in which only `lane` is not null. If `passed` is not
+-- Returns one row per message, in no order, then one row about the lane, in which only `lane` is not null. If `passed` is not
 -- null, the claim has read first attempts up to this scan position and no further, because it passed over many avoided
 -- messages; `retry_passed` likewise for retries. If `set_back_s` is not null, the database's clock was set back since the
 -- lane's last claim by so many seconds, and the worker calls set_messages_back().
@@ -117,7 +117,7 @@ begin
                                   retry_after_at, retry_after_id) as due;
     end if;
 
-    -- 5. End expired messages, and messages whose only attempt a lost worker may have made. After a failed claim, also find
+    -- 5. End expired messages, at-most-once messages that a lost worker may have sent, and messages without a further attempt. After a failed claim, also find
     -- the messages that the database refuses to change: one of them would make this claim fail, too.
     if one_by_one then
         stops_at := clock_timestamp() + interval '500 milliseconds';

@@ -15,9 +15,9 @@ create or replace function signaling.hold(app text, kind text, reason text, prob
 as $$
 #variable_conflict use_column
 declare
-    first_pause constant interval := interval '1 second';
-    longest_pause constant interval := interval '4 seconds';
-    pause_between_holds constant interval := interval '10 seconds';
+    first_probe_delay constant interval := interval '1 second';
+    longest_probe_delay constant interval := interval '4 seconds';
+    time_between_holds constant interval := interval '10 seconds';
     at timestamptz := clock_timestamp();
     lane signaling.lane;
 begin
@@ -28,13 +28,13 @@ begin
         return 'other';
     end if;
     -- A released_at in the future comes from before the clock was set back.
-    if lane.hold is null and lane.released_at between at - pause_between_holds and at then
+    if lane.hold is null and lane.released_at between at - time_between_holds and at then
         return 'too_soon';
     end if;
     update signaling.lane
     set hold = kind, hold_reason = reason,
         hold_since = coalesce(hold_since, at),
-        hold_until = at + least(first_pause * power(2, least(hold_probes, 20)), longest_pause),
+        hold_until = at + least(first_probe_delay * power(2, least(hold_probes, 20)), longest_probe_delay),
         hold_probes = hold_probes + 1,
         probe_claim_id = null
     where app = hold.app;

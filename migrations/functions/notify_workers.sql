@@ -1,8 +1,8 @@
 -- Trigger on inserts: notifies the workers of apps that have an idle worker. NOTIFY takes a lock over all commits of the
 -- cluster, so workers with a backlog switch it off: see want_wakeup().
 --
--- The trigger never fails a producer's transaction. It locks nothing. While the notification queue is half full, it leaves
--- the message to the workers' polls, because a full queue would fail each commit.
+-- The trigger locks no row. A full notification queue would fail each commit, so above half the trigger leaves the message
+-- to the workers' polls. Where transactions are prepared, can_notify() switches it off, because a PREPARE would fail.
 create or replace function signaling.notify_workers() returns trigger
     language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
 as $$

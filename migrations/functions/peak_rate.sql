@@ -1,4 +1,5 @@
--- The most calls of an app that started within any sliding second between two times. Shows that the limit held.
+-- The most calls of an app that started within any sliding second between two times. Calls of lost workers and of deleted
+-- messages are not recorded, so they do not count.
 --
 -- Locks nothing.
 -- Indexes: those of calls().

@@ -1,22 +1,22 @@
--- Writes the outcomes of claimed messages. The arrays hold one record at each place.
+-- Writes the outcomes of claimed messages. Element n of each array belongs to record n.
 --
 -- recorded_by    the worker's name, informational
 -- ids, claim_ids the message, and the claim that had it
--- original_due_at when the message was due before the claim: a message that goes back without a delay is due then
+-- original_due_at when the message was due before the claim: a message that stays pending without a delay is due then
 -- delays         how long from now on the message waits for its next attempt
--- statuses       the final status; null: the message goes back as pending
+-- statuses       the final status; null: the message stays pending
 -- charged        the attempt counts against max_attempts
 -- sent_at        when the attempt began; null: there was none
 -- http_statuses, request_ids, errors   the response
--- outcomes       the attempt's outcome, for signaling.attempt; null if the message ended well
+-- outcomes       the attempt's outcome, for signaling.attempt; null if the API accepted the message, or if there was none
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
 -- one_by_one     after a call that the database refused, or that timed out: writes each record on its own. If the database
 --                refuses a record, writes it without details. After a second the rest is 'locked'.
 -- logs           writes signaling.attempt
 --
--- Returns a row for each place, from 1, with one of these results:
--- 'recorded'     the outcome is written; due_at is when a message that goes back is due
+-- Returns a row for each record, from 1, with one of these results:
+-- 'recorded'     the outcome is written; due_at is when a message that stays pending is due
 -- 'locked'       another session has locked the message, or the time was over: the worker tries again
 -- 'discarded'    the claim had ended. Nothing is written
 -- 'without_details'   the outcome is written without the response and without a row in signaling.attempt, because a
@@ -25,7 +25,7 @@
 -- For the last two, `reason` has the code of the error and its constraint; null: a trigger skipped the update.
 --
 -- The worker may repeat a call. The second call changes nothing: the result is 'recorded' if the message is final, and
--- 'discarded' if the message went back, because it belongs to no claim then.
+-- 'discarded' if the message stayed pending, because it belongs to no claim then.
 -- Locks the messages that it writes; skips messages that are locked.
 -- Index: outbox_pkey.
 create or replace function signaling.record(
@@ -41,8 +41,8 @@ as $$
 #variable_conflict use_column
 declare
     at timestamptz := clock_timestamp();
-    written integer[];
-    written_due_at timestamptz[];
+    written integer[] := '{}';
+    written_due_at timestamptz[] := '{}';
     found_free integer[];
     began_at timestamptz;
     without_details boolean;
@@ -103,44 +103,52 @@ begin
     -- Write the records whose claims still have their messages. `is not distinct from` and `case` keep Postgres from using
     -- outbox_retries: the index looks small, but while a session holds a snapshot, it keeps an entry for each message sent
     -- since.
-    with given as materialized (
-        select given.*
-        from unnest(ids, claim_ids, original_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
-                    errors, outcomes)
-            with ordinality as given (id, claim_id, original_due_at, delay, status, charged, sent_at, http_status, request_id, error,
-                                      outcome, place)
-    ), free as materialized (
-        select given.*, outbox.ctid as version
-        from given join signaling.outbox using (id)
-        where outbox.claim_id is not distinct from given.claim_id
-          and case when outbox.status = 'pending' then true end
-        for no key update of outbox skip locked
-    ), recorded as (
-        update signaling.outbox
-        set status = coalesce(free.status, 'pending'),
-            -- Without a delay the message is due now, even if the clock was set back since the claim.
-            due_at = case when free.delay is not null then at + free.delay else least(free.original_due_at, at) end,
-            -- A message that goes back belongs to no claim; a final one keeps the claim that finished it.
-            claim_id = case when free.status is not null then outbox.claim_id end,
-            claimed_by = case when free.status is not null then outbox.claimed_by end,
-            finished_at = case when free.status is not null then at end,
-            attempts = outbox.attempts + free.charged::integer,
-            uncharged = outbox.uncharged + (free.outcome is not null and not free.charged)::integer,
-            failing_since = case when free.outcome is not null then coalesce(outbox.failing_since, free.sent_at)
-                                 else outbox.failing_since end,
-            sent_at = coalesce(free.sent_at, outbox.sent_at),
-            http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
-            request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
-            -- A message that expires after an attempt keeps the error of that attempt.
-            error = case when free.sent_at is not null then free.error
-                         when free.status = 'expired' then coalesce(outbox.error, free.error)
-                         else coalesce(free.error, outbox.error) end
-        from free
-        where outbox.ctid = free.version
-        returning free.place::integer, outbox.due_at
-    )
-    select coalesce(array_agg(place), '{}'), coalesce(array_agg(due_at), '{}'), array(select free.place::integer from free)
-    into written, written_due_at, found_free from recorded;
+    --
+    -- If another session changes a message between the snapshot of this statement and its lock, the lock has the new version,
+    -- which the update does not see. The lock keeps that version, so a second try writes it. Without the second try, the
+    -- record would be refused, and the message sent again.
+    for try in 1 .. 2 loop
+        with given as materialized (
+            select given.*
+            from unnest(ids, claim_ids, original_due_at, delays, statuses, charged, record.sent_at, http_statuses, request_ids,
+                        errors, outcomes)
+                with ordinality as given (id, claim_id, original_due_at, delay, status, charged, sent_at, http_status, request_id, error,
+                                          outcome, place)
+        ), free as materialized (
+            select given.*, outbox.ctid as version
+            from given join signaling.outbox using (id)
+            where outbox.claim_id is not distinct from given.claim_id
+              and case when outbox.status = 'pending' then true end
+              and given.place <> all (written)
+            for no key update of outbox skip locked
+        ), recorded as (
+            update signaling.outbox
+            set status = coalesce(free.status, 'pending'),
+                -- Without a delay the message is due now, even if the clock was set back since the claim.
+                due_at = case when free.delay is not null then at + free.delay else least(free.original_due_at, at) end,
+                -- A pending message belongs to no claim; a final one keeps the claim that finished it.
+                claim_id = case when free.status is not null then outbox.claim_id end,
+                claimed_by = case when free.status is not null then outbox.claimed_by end,
+                finished_at = case when free.status is not null then at end,
+                attempts = outbox.attempts + free.charged::integer,
+                uncharged = outbox.uncharged + (free.outcome is not null and not free.charged)::integer,
+                failing_since = case when free.outcome is not null then coalesce(outbox.failing_since, free.sent_at)
+                                     else outbox.failing_since end,
+                sent_at = coalesce(free.sent_at, outbox.sent_at),
+                http_status = case when free.sent_at is not null then free.http_status else outbox.http_status end,
+                request_id = case when free.sent_at is not null then free.request_id else outbox.request_id end,
+                -- A message that expires after an attempt keeps the error of that attempt.
+                error = case when free.sent_at is not null then free.error
+                             when free.status = 'expired' then coalesce(outbox.error, free.error)
+                             else coalesce(free.error, outbox.error) end
+            from free
+            where outbox.ctid = free.version
+            returning free.place::integer, outbox.due_at
+        )
+        select written || array_agg(place), written_due_at || array_agg(due_at), array(select free.place::integer from free)
+        into written, written_due_at, found_free from recorded;
+        exit when found_free <@ written;
+    end loop;
 
     -- Log the attempts that did not end well.
     if logs and array_remove(outcomes, null) <> '{}' then

@@ -50,7 +50,8 @@ begin
         select app, count(*) filter (where claim_id is not null and due_at > began) as sending,
                count(*) filter (where claim_id is null or due_at <= began) as retrying,
                min(case when attempts + uncharged > 0 then coalesce(failing_since, created_at)
-                        -- Its first call is under way, or an operator has made it due again.
+                        -- No attempt has failed: an operator made it due again, or its worker was lost. A first call that
+                        -- is under way has no wait.
                         when claim_id is null or due_at <= began then greatest(due_at, created_at) end) as oldest_at
         from signaling.outbox
         where status = 'pending' and (sent_at is not null or claim_id is not null)

@@ -1,4 +1,4 @@
--- Ends the hold of an app's lane after its probe succeeded, and wakes the workers. Returns false if `probe` is not the lane's
+-- Ends the hold of an app's lane after the API accepted, rejected or throttled its probe, and wakes the workers. Returns false if `probe` is not the lane's
 -- probe.
 --
 -- Locks the lane's row.

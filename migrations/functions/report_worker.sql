@@ -50,8 +50,9 @@ begin
             select worker_id from signaling.worker where seen_at < at - interval '1 day' for update skip locked);
     end if;
 
-    -- One lookup for each app: the worker reads no rows of other apps. The accepted messages of dead workers count, because
-    -- the sum would shrink when a worker dies and jump when one returns, and hide or feign the messages of the others.
+    -- One lookup for each app: the worker reads no rows of other apps. The accepted messages of dead workers count. Otherwise
+    -- the sum would shrink when a worker dies, which would hide newly accepted messages, and jump when a worker returns, which
+    -- a reader would take for newly accepted messages.
     return query
     select asked.app, other.accepted, other.serving
     from unnest(apps) as asked (app)

@@ -1,9 +1,10 @@
 -- Makes messages due again that have ended without success. A filter that is null matches every message. Each message gets
--- all its attempts again, and loses an expiry that has passed. These messages share the lane's slots with others, as retries.
+-- all its attempts again, and loses an expiry that has passed. A message that
+-- was called before waits as a retry; any other as a first attempt.
 --
 -- error_like     a pattern for LIKE
 -- dry_run        counts the messages, and changes nothing
--- max_rows       at most so many messages
+-- max_rows       at most this many messages
 --
 -- Returns the number of messages of each app. Fails if there is no such app.
 -- Locks the messages; skips messages that are locked.

@@ -7,7 +7,7 @@ use super::obstacles;
 use super::print::{after_steps, messages, report};
 use super::usage;
 use crate::advice;
-use crate::outbox::Outbox;
+use crate::outbox::{MAX_ROWS_PER_CALL, Outbox};
 
 /// Take over the apps of a database that was copied from another environment
 ///
@@ -42,9 +42,6 @@ pub(super) struct AdoptArgs {
     #[arg(long, conflicts_with = "cancel_pending")]
     send_pending: bool,
 }
-
-/// Messages that one call cancels. Other sessions wait for locks of these rows, so a call must be short.
-const ROWS_PER_CALL: i64 = 5_000;
 
 pub(super) async fn run(args: AdoptArgs) -> anyhow::Result<()> {
     if !args.cancel_pending && !args.send_pending {
@@ -86,7 +83,7 @@ async fn adopt(
 ) -> anyhow::Result<String> {
     let mut cancelled = 0;
     let adoption = loop {
-        let adopted = outbox.adopt(app, environment, cancels_pending, ROWS_PER_CALL);
+        let adopted = outbox.adopt(app, environment, cancels_pending, MAX_ROWS_PER_CALL);
         let did = format!("cancelled {} of {app}", messages(cancelled));
         let adoption = after_steps(adopted.await, cancelled, &did)?;
         cancelled += adoption.cancelled;

@@ -64,7 +64,9 @@ fn describe(
         Ok(Some(message)) if !is_cancelled => {
             format!("is not cancelled: its state is {}", message.state)
         }
-        Ok(Some(message)) if message.attempts + message.uncharged == 0 => {
+        Ok(Some(message))
+            if message.sent_at.is_none() && message.attempts + message.uncharged == 0 =>
+        {
             "is cancelled: it was never sent".into()
         }
         Ok(_) => format!(

@@ -40,7 +40,8 @@ pub(super) struct CheckArgs {
     worker: WorkerArgs,
 }
 
-/// Connections beside those of `WORKER_DATABASE_CONNECTIONS`: the recorder, the listener, and two of the ops server.
+/// Connections beside those of `WORKER_DATABASE_CONNECTIONS`: the recorder, the listener, and two for stats,
+/// reports and the ops server.
 const OTHER_CONNECTIONS: u32 = 4;
 
 pub(super) async fn run(args: CheckArgs) -> anyhow::Result<()> {

@@ -12,13 +12,14 @@ use crate::outbox::RoleKind;
 ///
 /// producer: inserts, reads and cancels messages.
 ///
-/// worker: runs `worker run`, and the commands check, status and message. Calls functions, and writes no table directly.
+/// worker: runs `worker run`, and the commands check, status, workers and message. Calls functions, and writes no table
+/// directly.
 ///
-/// operator: pauses, resumes, limits, retries and cancels, and has the privileges of a reader. The buttons of the dashboard
+/// operator: pauses, resumes, limits, retries, cancels and adopts, and has the privileges of a reader. The buttons of the dashboard
 /// need a worker's role with these privileges.
 ///
-/// reader: reads the state of messages and apps, without payloads: `signaling.delivery_status`, `worker status` and
-/// `worker message`.
+/// reader: reads the state of messages and apps, without payloads: `signaling.delivery_status`, `signaling.fleet`, and the
+/// commands status, workers and message.
 ///
 /// Run this command as the schema's owner, the role that ran `worker migrate`. Later migrations grant the role the privileges
 /// that a new version adds. This command revokes nothing. A role can have several kinds.

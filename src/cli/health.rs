@@ -34,7 +34,8 @@ pub(super) struct HealthArgs {
     #[arg(long, env = "WORKER_OPS_ADDR", value_name = "ADDRESS", default_value = DEFAULT_ADDRESS, value_parser = parse_address)]
     ops_addr: SocketAddr,
 
-    /// Ask whether the worker sends (/readyz) instead of whether it is alive (/healthz)
+    /// Ask whether the worker can send (/readyz) instead of whether it is alive (/healthz). A paused or held app does not
+    /// make the worker unready
     #[arg(long)]
     ready: bool,
 }
@@ -56,7 +57,7 @@ pub(super) async fn run(args: HealthArgs) -> anyhow::Result<()> {
     print_line(text)
 }
 
-/// An empty variable counts as not set.
+/// An empty flag means the default address.
 fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
     let address = secret::given(text).unwrap_or(DEFAULT_ADDRESS).parse().ok();
     address

@@ -10,13 +10,14 @@ use super::args::DatabaseArgs;
 use super::obstacles;
 use super::print::{after_steps, messages, print, report};
 use super::usage;
-use crate::outbox::{Outbox, RetryFilter, is_forbidden};
+use crate::outbox::{MAX_ROWS_PER_CALL, Outbox, RetryFilter, is_forbidden};
 
 /// Send failed, expired, cancelled or unknown messages again
 ///
 /// Needs a filter, or --all for every failed message of every app. The messages get all their attempts again, and lose an
-/// expiry that is over. Workers send them within the app's limit, and give them a fifth of it while first attempts wait. An
-/// unknown message may arrive a second time. The same in SQL: select signaling.retry('default').
+/// expiry that is over. Workers send them within the app's limit, and give them a fifth of it while first attempts wait. A
+/// message with an ambiguous or lost attempt may arrive a second time, whatever its status: `worker message ID` lists the
+/// attempts. The same in SQL: select signaling.retry('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker retry --app default --dry-run                     count the failed messages
@@ -40,8 +41,6 @@ pub(super) struct RetryArgs {
     dry_run: bool,
 }
 
-/// Rows of one transaction. Other sessions wait for locks of these rows, so a transaction must be short.
-const ROWS_PER_CALL: i64 = 5_000;
 /// Long, because a count or a step may read the whole outbox. The operator can interrupt the command.
 const READ_ALL_TIMEOUT: Duration = Duration::from_hours(24);
 
@@ -90,14 +89,14 @@ async fn retry_in_steps(
     let mut by_app = BTreeMap::new();
     loop {
         let before: i64 = by_app.values().sum();
-        let step = outbox.retry(filter, false, Some(ROWS_PER_CALL), READ_ALL_TIMEOUT);
+        let step = outbox.retry(filter, false, Some(MAX_ROWS_PER_CALL), READ_ALL_TIMEOUT);
         let did = format!("made {} due again", messages(before));
         let retried = after_steps(step.await, before, &did)?;
         let count = total(&retried);
         for (app, messages) in retried {
             *by_app.entry(app).or_insert(0) += messages;
         }
-        if count < ROWS_PER_CALL {
+        if count < MAX_ROWS_PER_CALL {
             return Ok(by_app);
         }
     }
@@ -106,7 +105,7 @@ async fn retry_in_steps(
 /// The number of messages of each app that are due again, and the obstacles of the app.
 async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> String {
     if by_app.is_empty() {
-        return "no message is due again: none matches\n".into();
+        return "no message is due again: none matches, or other sessions have locked the messages\n".into();
     }
     let mut text = String::new();
     for (app, count) in by_app {
@@ -117,8 +116,8 @@ async fn result_text(outbox: &Outbox, by_app: &BTreeMap<String, i64>) -> String 
     text
 }
 
-/// Lists the messages that the operator named by id and that the command does not send again. Returns the list and whether
-/// all named messages exist.
+/// Lists the messages that the operator named by id and that do not have the chosen status. Ignores the other filters.
+/// Returns the list and whether all named messages exist.
 async fn left_out(outbox: &Outbox, filter: &RetryFilter) -> Result<(String, bool), sqlx::Error> {
     let mut text = String::new();
     let mut all_exist = true;

@@ -25,8 +25,8 @@ use crate::worker;
 /// Send messages until SIGTERM or SIGINT
 ///
 /// Any number of workers may run, on any number of hosts. Together they keep each app below its limit. At the first signal
-/// the worker claims nothing more, releases unsent messages, finishes and records calls in flight, and exits with 0. A
-/// second signal ends the worker at once. SIGQUIT counts like SIGTERM and SIGINT. SIGHUP and SIGALRM also shut the worker
+/// the worker claims nothing more, releases unsent messages, finishes and records calls in flight, and exits with 0, or
+/// with 1 if calls are still in flight at the drain timeout. A second signal ends the worker at once. SIGQUIT counts like SIGTERM and SIGINT. SIGHUP and SIGALRM also shut the worker
 /// down, but never at once. The worker ignores SIGUSR1 and SIGUSR2. It reads changed files of secrets without a signal.
 #[derive(Debug, Args)]
 #[command(
@@ -153,7 +153,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     tokio::select! {
         biased;
-        () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: messages in flight are due again when their leases end"),
+        () = signals(shutdown.clone())? => anyhow::bail!("ended at once by a second signal: when their leases end, messages in flight are due again, and at-most-once messages end as unknown"),
         result = work => result,
     }
 }

@@ -91,9 +91,9 @@ pub(crate) struct RawApp {
     #[arg(long, env = "WORKER_RATE", value_name = "CALLS", value_parser = parse_number::<f64>)]
     pub(crate) rate: Option<f64>,
 
-    /// Most messages of an app that this worker holds at once, from the claim to the record
+    /// Most messages of an app that this worker has in flight, from the claim to the record
     /// [default: 1024]
-    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "CALLS", value_parser = parse_number::<usize>)]
+    #[arg(long, env = "WORKER_MAX_IN_FLIGHT", value_name = "MESSAGES", value_parser = parse_number::<usize>)]
     pub(crate) max_in_flight: Option<usize>,
 }
 
@@ -113,7 +113,7 @@ impl fmt::Debug for RawApp {
 
 /// The apps of the file at `path`, or the one app of `given`, which comes from the command line and the environment.
 pub(crate) fn apps(given: RawApp, path: Option<&Path>) -> anyhow::Result<Vec<AppConfig>> {
-    const NO_APP: &str = "no app is configured: set AGORA_APP_ID and how to sign in (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config";
+    const NO_APP: &str = "no app is configured: set AGORA_APP_ID and credentials (AGORA_API_KEY and AGORA_API_SECRET), or name a file of apps with --config";
     let given = given.trimmed();
     // Defaults for each app of a file.
     let shared = RawApp {
@@ -312,12 +312,12 @@ impl RawApp {
                 });
             }
             (None, None, None, None) => {
-                "it has no way to sign in: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE"
+                "it has no credentials: set AGORA_API_KEY and AGORA_API_SECRET (api_key, api_secret), or AGORA_TOKEN and AGORA_UID, or AGORA_APP_CERTIFICATE; each has a variant ending in _FILE"
             }
             (Some(_), None, None, None) => "AGORA_API_KEY needs AGORA_API_SECRET",
             (None, Some(_), None, None) => "AGORA_API_SECRET needs AGORA_API_KEY",
             _ => {
-                "it has more than one way to sign in: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE"
+                "it has more than one kind of credentials: keep one of AGORA_API_KEY with AGORA_API_SECRET, AGORA_TOKEN, and AGORA_APP_CERTIFICATE"
             }
         };
         bail!(wrong)

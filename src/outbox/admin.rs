@@ -20,6 +20,8 @@ use crate::time_text;
 
 /// Longer than the wait for a lock, so that the error names the lock.
 pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Messages that one call changes. Other sessions wait for the locks of these rows, so a call must be short.
+pub(crate) const MAX_ROWS_PER_CALL: i64 = 5_000;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminError {
@@ -158,7 +160,7 @@ impl Outbox {
         filter: &RetryFilter,
         dry_run: bool,
         max_rows: Option<i64>,
-        deadline: Duration,
+        timeout: Duration,
     ) -> Result<Vec<(String, i64)>, AdminError> {
         let retry = query("select * from signaling.retry($1, $2, $3, $4, $5, $6, $7, $8, $9)")
             .bind(filter.app.as_deref())
@@ -170,7 +172,7 @@ impl Outbox {
             .bind(filter.ids.as_deref())
             .bind(dry_run)
             .bind(max_rows);
-        self.change_rows(retry, deadline).await
+        self.change_rows(retry, timeout).await
     }
 
     async fn change<T>(&self, function: Function<'_>) -> Result<T, AdminError>
@@ -187,13 +189,13 @@ impl Outbox {
     async fn change_rows<T>(
         &self,
         function: Function<'_>,
-        deadline: Duration,
+        timeout: Duration,
     ) -> Result<Vec<T>, AdminError>
     where
         T: for<'r> FromRow<'r, PgRow>,
     {
         let mut is_committing = false;
-        let changed = self.run_monitoring("admin", deadline, async |session| {
+        let changed = self.run_monitoring("admin", timeout, async |session| {
             let changed = rows(session, function).await?;
             is_committing = true;
             Ok(changed)

@@ -80,7 +80,8 @@ impl Outbox {
         &self.clock
     }
 
-    /// A time of the database's clock that is certainly in the past, even if the clock has just been set ahead.
+    /// The latest time of the database that this process trusts, for functions that take the earlier of it and their own
+    /// clock. Without it, a clock that was just set ahead would make messages old.
     pub(super) fn ended_before(&self) -> DbTime {
         let ended_before = self.clock.ended_before(Instant::now(), Duration::ZERO);
         ended_before.unwrap_or(DbTime::INFINITY)
@@ -98,17 +99,21 @@ impl Outbox {
         self.run_monitoring("read", READ_TIMEOUT, work).await
     }
 
-    /// Runs queries or a change in a transaction on a monitoring connection. The server ends each statement at the deadline.
+    /// Runs queries or a change in a transaction on a monitoring connection. The server ends each statement at the timeout.
     pub(super) async fn run_monitoring<T>(
         &self,
         label: &'static str,
-        deadline: Duration,
+        statement_timeout: Duration,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         let begun = Instant::now();
         // Longer than the server's timeout, so that the worker reports the server's error.
-        let timeout = CONNECT_TIMEOUT + deadline + Duration::from_secs(1);
-        let result = within(timeout, self.monitoring.transaction(Some(deadline), work)).await;
+        let timeout = CONNECT_TIMEOUT + statement_timeout + Duration::from_secs(1);
+        let result = within(
+            timeout,
+            self.monitoring.transaction(Some(statement_timeout), work),
+        )
+        .await;
         measure(label, begun, &result);
         result
     }

@@ -1,7 +1,7 @@
 //! A small pool of database connections, and the two ways in which the worker calls a function.
 //!
-//! - **Deadlines.** Every wait has a deadline. Without one, a statement would wait for a quarter of an hour or more in a
-//!   network that drops packets. The server ends a statement soon after its deadline. Otherwise an abandoned statement would
+//! - **Timeouts.** Every call of the protocol has a timeout. Without one, a statement would wait for a quarter of an hour or more in a
+//!   network that drops packets. The server ends a statement soon after its timeout. Otherwise an abandoned statement would
 //!   keep its locks and its connection.
 //! - **Direct or pooled.** A direct connection is set up once and runs prepared statements. Behind a pooler in transaction
 //!   mode, two messages may reach two server processes. So each call is one message there: a transaction with its settings, and
@@ -36,10 +36,10 @@ pub(crate) const STATEMENT_DURATION: &str = "signaling_database_statement_durati
 /// Counter of failed statements, with the same label.
 pub(crate) const STATEMENT_ERRORS: &str = "signaling_database_errors_total";
 
-/// Default deadline: thousands of times longer than a call needs, and short enough that a worker continues soon after the
+/// Default timeout: thousands of times longer than a call needs, and short enough that a worker continues soon after the
 /// network does.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// The server ends a statement this long after the worker's deadline.
+/// The server ends a statement this long after the worker's timeout.
 pub(super) const SERVER_GRACE: Duration = Duration::from_millis(500);
 /// After the server's timeout, the worker waits this long for the response of a function that catches the timeout.
 const FUNCTION_GRACE: Duration = Duration::from_secs(3);
@@ -74,7 +74,7 @@ impl DbPool {
         self.0.manager()
     }
 
-    /// Calls a function of the schema within the default deadline.
+    /// Calls a function of the schema within the default timeout.
     ///
     /// Fails if the call fails or gets no response in time. The server may have carried the call out in both cases.
     pub(crate) async fn call(&self, call: Call) -> Result<Answer, sqlx::Error> {
@@ -90,7 +90,7 @@ impl DbPool {
         one_by_one: bool,
         call: Call,
     ) -> Result<Answer, sqlx::Error> {
-        let (client, server) = timeout.deadlines(one_by_one);
+        let (client, server) = timeout.timeouts(one_by_one);
         let answer = self.call_within(client, server, call).await;
         timeout.observe(&answer);
         answer
@@ -170,16 +170,16 @@ impl DbPool {
         )
     }
 
-    /// Runs plain statements in a transaction, and commits. The server ends a statement at the deadline; None sets no deadline.
+    /// Runs plain statements in a transaction, and commits. The server ends a statement at the timeout; None sets no timeout.
     /// After an error, the pool drops the connection, and Postgres rolls the transaction back.
     pub(crate) async fn transaction<T, E: From<sqlx::Error>>(
         &self,
-        deadline: Option<Duration>,
+        statement_timeout: Option<Duration>,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut pooled = self.connection().await?;
         let connection = &mut pooled.connection;
-        let begin = self.begin(deadline.unwrap_or_default());
+        let begin = self.begin(statement_timeout.unwrap_or_default());
         let begin = AssertSqlSafe(format!("{begin}; {PLAIN_STATEMENTS}"));
         within(CONNECT_TIMEOUT, connection.execute(begin)).await?;
         let value = work(connection).await?;
@@ -211,7 +211,7 @@ impl AdaptiveTimeout {
     const MIN_ISOLATING: Duration = Duration::from_secs(4);
 
     /// The worker's timeout for the next statement, and the server's.
-    pub(super) fn deadlines(&self, one_by_one: bool) -> (Duration, Duration) {
+    pub(super) fn timeouts(&self, one_by_one: bool) -> (Duration, Duration) {
         let doublings = self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS);
         let timeout = STATEMENT_TIMEOUT * 2_u32.pow(doublings);
         if one_by_one {
@@ -232,14 +232,14 @@ impl AdaptiveTimeout {
     }
 }
 
-/// Waits for the database until the deadline, and then fails with [`io::ErrorKind::TimedOut`].
+/// Waits for the database until the timeout, and then fails with [`io::ErrorKind::TimedOut`].
 pub(crate) async fn within<T>(
-    deadline: Duration,
+    timeout: Duration,
     response: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let response = tokio::time::timeout(deadline, response).await;
+    let response = tokio::time::timeout(timeout, response).await;
     response.unwrap_or_else(|_| {
-        let why = format!("no answer within {}", humantime::format_duration(deadline));
+        let why = format!("no answer within {}", humantime::format_duration(timeout));
         Err(io::Error::new(io::ErrorKind::TimedOut, why).into())
     })
 }

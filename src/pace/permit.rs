@@ -14,13 +14,13 @@ pub(crate) struct SendPermit {
 
 /// The reason why a call may not start. The worker releases the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Late {
+pub(crate) enum NoPermit {
     /// The slot was missed by more than the tolerance. The call would come together with a later one.
-    Slot,
+    SlotMissed,
     /// The host may have slept, so this process's estimate of the time may be old.
-    StoodStill,
+    HostSuspended,
     /// The rest of the lease is shorter than the request timeout. Another worker might claim the message during the call.
-    Lease,
+    LeaseTooShort,
     /// After the claim's request, the lane was held or throttled, or the database's clock was set, so its slots are void.
     Released,
 }
@@ -55,16 +55,16 @@ impl SendPermit {
         clock: &DbClock,
         now: Moment,
         released_at: Option<Instant>,
-    ) -> Result<Self, Late> {
+    ) -> Result<Self, NoPermit> {
         let starts_at = clock.at(now.instant);
         if slot.is_released(released_at.max(clock.stepped_at)) {
-            Err(Late::Released)
+            Err(NoPermit::Released)
         } else if clock.was_suspended(now) {
-            Err(Late::StoodStill)
+            Err(NoPermit::HostSuspended)
         } else if starts_at > slot.at + TOLERANCE {
-            Err(Late::Slot)
+            Err(NoPermit::SlotMissed)
         } else if now.instant + request_timeout >= slot.lease_ends {
-            Err(Late::Lease)
+            Err(NoPermit::LeaseTooShort)
         } else {
             Ok(Self { starts_at })
         }
@@ -120,7 +120,7 @@ mod tests {
         assert!(take(now + TOLERANCE).is_ok());
         assert_eq!(
             take(now + TOLERANCE + Duration::from_micros(1)).err(),
-            Some(Late::Slot)
+            Some(NoPermit::SlotMissed)
         );
     }
 
@@ -133,7 +133,7 @@ mod tests {
             SendPermit::take(slot, TIMEOUT, &clock(now), moment(now), None)
         };
         assert!(take(now + TIMEOUT + Duration::from_millis(1)).is_ok());
-        assert_eq!(take(now + TIMEOUT).err(), Some(Late::Lease));
+        assert_eq!(take(now + TIMEOUT).err(), Some(NoPermit::LeaseTooShort));
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             let slot = claimed(shown, asked_at, later + LEASE);
             SendPermit::take(slot, TIMEOUT, &clock, moment(later), None)
         };
-        assert_eq!(take(later).err(), Some(Late::Released));
+        assert_eq!(take(later).err(), Some(NoPermit::Released));
         assert!(take(later + Duration::from_micros(1)).is_ok());
     }
 
@@ -167,6 +167,6 @@ mod tests {
             .checked_sub(Duration::from_micros(1))
             .expect("a time before");
         assert!(take(just_before).is_ok());
-        assert_eq!(take(now).err(), Some(Late::Released));
+        assert_eq!(take(now).err(), Some(NoPermit::Released));
     }
 }

@@ -1,4 +1,5 @@
-//! The request of one call.
+//! Encodes a message as the path and the JSON body of the API's request. A sender is percent-encoded, so no sender can change
+//! the path.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;

@@ -145,7 +145,7 @@ pub(crate) enum CallFailure {
     /// No byte of the request went out.
     #[error("the API could not be reached: {0}")]
     NotSent(String),
-    /// The request went out, and no complete response came in time.
+    /// No response came in time. The request may have gone out.
     #[error("no response within {}", humantime::format_duration(*.0))]
     TimedOut(Duration),
     /// The request went out, or part of it, and the connection broke.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::lane::circuit_breaker::{Attempt, AttemptKind, Verdict};
 use super::lane::{AttemptReport, CapacityPermit, Lane, OpenCall};
@@ -18,7 +18,7 @@ use super::restart::count_panics;
 use crate::outbox::{CallRecord, Claimed, Record};
 use crate::outcome::{self, Fault, FinalStatus, Next, Outcome};
 use crate::pace::clock::Moment;
-use crate::pace::{DbClock, DbTime, Late, SendPermit};
+use crate::pace::{DbClock, DbTime, NoPermit, SendPermit};
 use crate::signaling::{
     CallFailure, Connection, ConnectionPool, CredentialError, Response, SignedRequest,
 };
@@ -66,11 +66,13 @@ pub(super) async fn deliver(
     let attempt = AssertUnwindSafe(attempt(&lane, &claimed, start_at));
     let finished = attempt.catch_unwind().await;
     let (record, report) = finished.unwrap_or_else(|_| panicked(&lane, &claimed));
+    let (recorded, is_recorded) = oneshot::channel();
     let delivered = Delivered {
         record,
         lane: Arc::clone(&lane),
         was_retry: claimed.is_retry,
         _permit: permit,
+        _recorded: recorded,
     };
     // The recorder receives for as long as a delivery has a sender.
     records.send(delivered).await.ok();
@@ -78,7 +80,11 @@ pub(super) async fn deliver(
     drop(records);
     match (report, claimed.probe()) {
         (Some(report), _) => lane.apply_transition(&report).await,
-        (None, Some(probe)) => lane.release_probe(probe).await,
+        (None, Some(probe)) => {
+            // A release before the record would discard the outcome of a message that may have been sent.
+            is_recorded.await.ok();
+            lane.release_probe(probe).await;
+        }
         (None, None) => {}
     }
 }
@@ -152,14 +158,14 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
     }
     let timeout = lane.shared.config.timing.request_timeout;
     let released_at = released_at(lane, claimed);
-    SendPermit::take(claimed.slot, timeout, clock, now, released_at).map_err(|late| {
-        if late != Late::Released {
+    SendPermit::take(claimed.slot, timeout, clock, now, released_at).map_err(|reason| {
+        if reason != NoPermit::Released {
             lane.stats.slot_missed(lane.shared.now());
             tracing::debug!(
                 event = "slot_missed",
                 app = lane.app,
                 message_id = claimed.id,
-                reason = ?late,
+                reason = ?reason,
                 "the message is released without an attempt, because its slot has passed or its lease ends too soon"
             );
         }
@@ -167,8 +173,8 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
     })
 }
 
-/// When the lane last released its unsent messages. None for a probe, which is sent all the same, because its outcome ends
-/// the hold.
+/// When the lane last released its unsent messages. None for a probe, which is sent all the same, because only a probe
+/// can end the hold.
 fn released_at(lane: &Lane, claimed: &Claimed) -> Option<Instant> {
     let released_at = *lane.released_at.lock();
     released_at.filter(|_| claimed.probe().is_none())
@@ -243,8 +249,8 @@ fn finish(
     let was_sent = !matches!(call, Err(CallFailure::NotSent(_)));
     lane.stats
         .called(now, outcome, was_sent.then_some(duration));
-    if let Some(wanted_at) = claimed.wanted_at {
-        lane.stats.waited(now, sent_at.since(wanted_at));
+    if let Some(waits_since) = claimed.waits_since {
+        lane.stats.waited(now, sent_at.since(waits_since));
     }
     let error = (!outcome.is_accepted()).then(|| outcome::describe(&call));
     let http_status = call.as_ref().ok().map(|response| response.status);
@@ -253,7 +259,7 @@ fn finish(
         event = "attempt_finished",
         app = lane.app,
         message_id = claimed.id,
-        attempt = claimed.policy.attempts + claimed.policy.uncharged + 1,
+        attempt = claimed.policy.attempt(),
         http_status,
         duration_ms = duration.as_millis(),
         outcome = outcome.failure().unwrap_or("accepted"),

@@ -1,9 +1,7 @@
 //! Deletes messages that finished before the retention time, for the whole fleet.
 //!
-//! `signaling.delete_finished` walks up the primary key in steps of a range of ids, and returns after 5 ms. The row of
+//! This task paces `signaling.delete_finished`, which explains the pass and returns after 5 ms. The row of
 //! `signaling.retention` has the progress of the pass and the worker whose turn it is. Another worker takes over after 10 s.
-//! There is no index on `finished_at`, because every message would pay for it. The walk reads ranges of ids, because a query
-//! for the first remaining row would read the index entries of all deleted rows, which stay until vacuum.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{CapacityPermit, Lane, Shared};
 use super::panic_point::panic_point;
@@ -32,7 +32,7 @@ const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A statement that takes longer than this makes the recorder lag.
 const LAG_AFTER: Duration = Duration::from_millis(500);
 
-/// A finished delivery. Its permit frees the capacity when the record is saved.
+/// A finished delivery. When the record is saved, the drop of this value frees the capacity, and tells the delivery.
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) record: Record,
@@ -40,6 +40,7 @@ pub(super) struct Delivered {
     /// True if the message was attempted or claimed before this claim.
     pub(super) was_retry: bool,
     pub(super) _permit: CapacityPermit,
+    pub(super) _recorded: oneshot::Sender<()>,
 }
 
 /// The unsaved outcomes outlive a panic of the recorder.
@@ -178,7 +179,7 @@ impl Recorder {
                             message_id = record.id,
                             called = record.call.is_some(),
                             suppressed,
-                            "lease ended, or the message was deleted, before the result was saved; the result is discarded"
+                            "the lease ended, or the message was released or deleted, before the result was saved: the result is discarded"
                         );
                     }
                 }
@@ -223,7 +224,7 @@ fn apply_result(
             let is_retry = delivered.was_retry || record.call.is_some();
             lane.put_back(due_at, record.id, is_retry);
         }
-        // The message is due again when its lease ends.
+        // A refused message is due again when its lease ends. A discarded one may be due already.
         (RecordResult::Discarded | RecordResult::Refused, _) => lane.poll_soon(),
     }
 }

@@ -1,4 +1,5 @@
-//! Reports once a second that this worker is alive and how many of its messages were accepted, and reads the counters of the
+//! Reports to the fleet that this worker is alive and how many of its messages were accepted, at most once a second. Without a
+//! change, it reports every ten seconds. A worker that doubts or is aside reports each second, to read the counters of the
 //! other workers.
 
 use std::collections::HashMap;

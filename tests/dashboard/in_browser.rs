@@ -246,7 +246,7 @@ async fn a_page_refreshes_itself_and_reports_a_lost_connection() {
     browser.assert_value(typed, json!("half a na"), typed).await;
 
     browser.disconnect(true).await;
-    browser.until_shown("No contact with the worker").await;
+    browser.until_shown("The worker has not answered").await;
     browser.disconnect(false).await;
     browser
         .until("document.getElementById('contact').textContent === ''")

@@ -68,8 +68,8 @@ async fn each_attempt_of_a_retried_message_is_a_span_in_its_producers_trace() {
         assert_eq!(span.error.as_deref(), error);
     }
     // The first attempt has the queue wait, and the last one has the final status.
-    assert!(spans[0]["signaling.delay_s"].parse::<f64>().is_ok());
-    assert!(spans[1].get("signaling.delay_s").is_none());
+    assert!(spans[0]["signaling.queue_wait_s"].parse::<f64>().is_ok());
+    assert!(spans[1].get("signaling.queue_wait_s").is_none());
     assert!(spans[0].get("signaling.status").is_none());
     assert_eq!(spans[1]["signaling.status"], "message_sent");
     // Span and row have the same times.

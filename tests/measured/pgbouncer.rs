@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use simulator::SimulatorConfig;
 use sqlx::{Connection, Row};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -150,7 +151,7 @@ async fn a_pooler_that_is_killed_and_started_again_costs_no_message_and_no_outco
 
 #[tokio::test]
 async fn a_pooler_in_session_mode_is_like_a_direct_connection() {
-    let mut world = World::new().await;
+    let mut world = World::alone(SimulatorConfig::default()).await;
     // Each connection of the worker needs its own connection of the pool.
     let settings = "pool_mode = session\ndefault_pool_size = 10";
     let _pooler = world.connect_through_pooler(settings).await;

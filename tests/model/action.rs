@@ -14,27 +14,27 @@ pub(crate) enum Action {
     /// `signaling.claim`, for one row that is due. A batch is many of them.
     Claim { worker: usize, message: usize },
     /// `ClaimLoop::dispatch`: the worker receives the claim's response.
-    HandOut(At),
-    /// `LaneLoop::claim` fails: the claim's response is lost.
-    LoseTheAnswer(At),
-    /// `Outbox::give_back_claim`: the worker releases a claim without a response.
-    GiveBackClaim(At),
-    /// `Outbox::peek`: the worker reads the database's clock again.
-    Peek { worker: usize },
-    /// The worker releases the message before its call (lane held, shutdown).
-    Recall(At),
+    Dispatch(At),
+    /// `ClaimLoop::claim` fails: the claim's response is lost.
+    LoseResponse(At),
+    /// `OrphanedClaims::release`: the worker releases a claim whose response was lost.
+    ReleaseOrphan(At),
+    /// `Outbox::next_due`: the worker reads the database's clock again.
+    ReadClock { worker: usize },
+    /// `Record::release`: the worker releases the message before its call (lane held, shutdown).
+    Release(At),
     /// `Client::connection` fails.
     NotSent(At),
     /// `SendPermit::take`, then `Client::send` if there is a permit.
     TakePermit { at: At, is_taken: bool },
     /// `Client::send` alone, after a suspension of the worker.
     Send { at: At, is_taken: bool },
-    /// `conclude`: the worker has the outcome of the call.
-    Conclude { at: At, answer: Response },
+    /// `finish` in `worker/delivery.rs`: the worker has the outcome of the call.
+    Finish { at: At, response: Response },
     /// `signaling.record`.
     Record(At),
     /// `signaling.record`, whose response is lost. The recorder tries again (`Recorder::write`).
-    RecordUnanswered(At),
+    RecordWithoutResponse(At),
     /// The database refuses the record, and the recorder gives it up (`Recorder::write`).
     GiveUpRecord(At),
     /// The process dies, and a new one replaces it.

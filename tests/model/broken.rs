@@ -49,8 +49,8 @@ fn without_a_check_of_the_lease_two_workers_call_at_once() {
 }
 
 #[test]
-fn a_lease_that_is_counted_from_the_answer_lets_two_workers_call_at_once() {
-    let rule = |rules: &mut Rules| rules.lease_counts_from_the_asking = false;
+fn a_lease_that_is_counted_from_the_response_lets_two_workers_call_at_once() {
+    let rule = |rules: &mut Rules| rules.lease_counts_from_the_request = false;
     breaks_without(rule, AT_LEAST_ONCE, &[promise::ALONE]);
 }
 
@@ -60,7 +60,7 @@ fn on_hosts_that_sleep_the_lease_alone_does_not_keep_two_workers_apart() {
         |rules| rules.permit_checks_the_clock = false,
         |rules| rules.permit_checks_the_slot = false,
         // A reading that was in flight while the host slept is as old as the sleep, and both clocks of the host agree.
-        |rules| rules.standstill_counts_from_the_asking = false,
+        |rules| rules.standstill_counts_from_the_request = false,
     ];
     for rule in rules {
         let mut sleeping = Protocol::of_hosts_that_sleep(2, &[AT_LEAST_ONCE]);
@@ -99,7 +99,7 @@ fn lost_rows_that_are_claimed_without_end_are_called_more_often_than_allowed() {
 
 #[test]
 fn without_a_check_of_the_expiry_messages_are_called_too_late() {
-    let rule = |rules: &mut Rules| rules.expiry_is_looked_at = false;
+    let rule = |rules: &mut Rules| rules.expiry_is_checked = false;
     let expiring = AT_LEAST_ONCE.expiring_in(2);
     breaks_without(rule, expiring, &[promise::NOT_AFTER_EXPIRY]);
 }
@@ -133,7 +133,7 @@ fn a_lost_row_that_ends_without_a_reason_hides_a_possible_arrival() {
 
 #[test]
 fn an_ambiguous_call_that_counts_as_a_success_claims_what_did_not_happen() {
-    let rule = |rules: &mut Rules| rules.success_needs_an_answer = false;
+    let rule = |rules: &mut Rules| rules.success_needs_a_response = false;
     breaks_without(rule, AT_LEAST_ONCE, &[promise::SUCCESS]);
 }
 

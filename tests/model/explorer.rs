@@ -9,7 +9,7 @@
 //! end.
 //!
 //! There is no `eventually`, because the protocol has no property of that kind. Without fairness assumptions, "every
-//! message ends eventually" is false: a claim that is given back leads to the state before the claim, and this cycle
+//! message ends eventually" is false: a claim that is released leads to the state before the claim, and this cycle
 //! can repeat forever. The `always` property `promise::NOT_LOST` takes its place. It runs the recovery from each
 //! reachable state.
 //!
@@ -202,7 +202,7 @@ fn search<M: Model>(
     };
     let mut queue = VecDeque::from([(fingerprint, initial)]);
     let mut actions = Vec::new();
-    // The queue hands out states in the order in which they were found, so a count is their index.
+    // The queue returns states in the order in which they were found, so a count is their index.
     for index in 0.. {
         let Some((fingerprint, state)) = queue.pop_front() else {
             break;

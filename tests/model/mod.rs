@@ -1,5 +1,5 @@
 //! The protocol between the database, the workers and the API as a model that is explored to its end: every order of
-//! claims, calls, records, crashes, delays, lost answers, expiries and cancellations, for a few workers and messages.
+//! claims, calls, records, crashes, delays, lost responses, expiries and cancellations, for a few workers and messages.
 //!
 //! `action.rs` names each step after its statement or function. `statements.rs` and `worker.rs` implement the steps.
 //! `explorer.rs` is the model checker, which visits every state. `promise.rs` has the properties of every state.
@@ -9,7 +9,7 @@
 //! The model omits slots, lanes, the order of rows, longer delays and a slow recorder, because these only prevent steps.
 //! The model also omits `signaling.retry`, which starts a message anew.
 //!
-//! The number of states of each exploration is printed: `cargo test --test model -- --nocapture`.
+//! The number of states of each exploration is printed: `cargo test --lib model -- --nocapture`.
 
 mod action;
 mod broken;

@@ -56,20 +56,20 @@ impl Protocol {
     pub(crate) fn take(&self, state: &mut State, action: Action) {
         match action {
             Action::Claim { worker, message } => self.claim(state, worker, message),
-            Action::HandOut(at) => self.hand_out(state, at),
-            Action::LoseTheAnswer(at) => Self::lose_the_answer(state, at),
-            Action::GiveBackClaim(at) => Self::give_back_claim(state, at),
-            Action::Peek { worker } => state.workers[worker].clock = Clock::Right,
-            Action::Recall(at) => Self::go_back(state, at),
+            Action::Dispatch(at) => self.dispatch(state, at),
+            Action::LoseResponse(at) => Self::lose_response(state, at),
+            Action::ReleaseOrphan(at) => Self::release_orphan(state, at),
+            Action::ReadClock { worker } => state.workers[worker].clock = Clock::Right,
+            Action::Release(at) => Self::release(state, at),
             Action::NotSent(at) => self.not_sent(state, at),
             Action::TakePermit { at, is_taken } => self.take_permit(state, at, is_taken),
             Action::Send { at, is_taken } => self.send(state, at, is_taken),
-            Action::Conclude { at, answer } => self.conclude(state, at, answer),
+            Action::Finish { at, response } => self.finish(state, at, response),
             Action::Record(at) => {
                 self.record(state, at);
                 state.workers[at.worker].deliveries.remove(at.place);
             }
-            Action::RecordUnanswered(at) => self.record(state, at),
+            Action::RecordWithoutResponse(at) => self.record(state, at),
             Action::GiveUpRecord(at) => {
                 state.workers[at.worker].deliveries.remove(at.place);
             }
@@ -84,12 +84,12 @@ impl Protocol {
         let delivery = &state.workers[at.worker].deliveries[at.place];
         match &delivery.stage {
             Stage::Asked => {
-                actions.push(Action::HandOut(at));
-                actions.push(Action::LoseTheAnswer(at));
+                actions.push(Action::Dispatch(at));
+                actions.push(Action::LoseResponse(at));
             }
-            Stage::Orphaned => actions.push(Action::GiveBackClaim(at)),
+            Stage::Orphaned => actions.push(Action::ReleaseOrphan(at)),
             Stage::Waiting => {
-                actions.extend([Action::Recall(at), Action::NotSent(at)]);
+                actions.extend([Action::Release(at), Action::NotSent(at)]);
                 // The two choices differ only if there is a call.
                 let choices: &[bool] = match self.permit(state, at) {
                     Ok(()) if !self.hazards.workers_stop_before_the_wire => &[true, false],
@@ -102,12 +102,12 @@ impl Protocol {
                 actions.extend([true, false].map(|is_taken| Action::Send { at, is_taken }));
             }
             Stage::Calling { is_taken, .. } => {
-                let answers = Response::possible(*is_taken).iter();
-                actions.extend(answers.map(|&answer| Action::Conclude { at, answer }));
+                let responses = Response::possible(*is_taken).iter();
+                actions.extend(responses.map(|&response| Action::Finish { at, response }));
             }
             Stage::Recording(_) => actions.extend([
                 Action::Record(at),
-                Action::RecordUnanswered(at),
+                Action::RecordWithoutResponse(at),
                 Action::GiveUpRecord(at),
             ]),
         }
@@ -151,7 +151,7 @@ impl Model for Protocol {
             }
             if self.hazards.hosts_sleep {
                 let asleep = Some(worker);
-                actions.extend([Action::Peek { worker }, Action::Tick { asleep }]);
+                actions.extend([Action::ReadClock { worker }, Action::Tick { asleep }]);
             }
         }
         for message in 0..state.rows.len() {

@@ -40,21 +40,21 @@ impl Protocol {
     fn next_of_delivery(state: &State, at: At) -> Option<Action> {
         let delivery = state.delivery(at);
         Some(match delivery.stage {
-            Stage::Asked => Action::HandOut(at),
+            Stage::Asked => Action::Dispatch(at),
             Stage::Orphaned => {
                 let is_found =
                     delivery.claim == Claim::Holds && state.rows[delivery.message].is_leased();
-                return is_found.then_some(Action::GiveBackClaim(at));
+                return is_found.then_some(Action::ReleaseOrphan(at));
             }
             Stage::Waiting => Action::TakePermit { at, is_taken: true },
             Stage::Permitted => Action::Send { at, is_taken: true },
             Stage::Calling { is_taken, .. } => {
-                let answer = if is_taken {
+                let response = if is_taken {
                     Response::Success
                 } else {
                     Response::ServerError
                 };
-                Action::Conclude { at, answer }
+                Action::Finish { at, response }
             }
             Stage::Recording(_) => Action::Record(at),
         })

@@ -47,20 +47,20 @@ pub(crate) struct Hazards {
     reason = "each can be taken away alone"
 )]
 pub(crate) struct Rules {
-    /// `signaling.record`: `outbox.claim_id = record.claim_id`.
+    /// `signaling.record`: `outbox.claim_id is not distinct from given.claim_id`.
     pub(crate) record_names_its_claim: bool,
     /// `signaling.record`: `outbox.status = 'pending'`.
     pub(crate) record_wants_a_pending_row: bool,
-    /// `SendPermit::take`: `Late::Lease`.
+    /// `SendPermit::take`: `NoPermit::LeaseTooShort`.
     pub(crate) permit_checks_the_lease: bool,
-    /// `SendPermit::take`: `Late::Slot`. Without this rule, a call may start at any time after its slot.
+    /// `SendPermit::take`: `NoPermit::SlotMissed`. Without this rule, a call may start at any time after its slot.
     pub(crate) permit_checks_the_slot: bool,
-    /// `SendPermit::take`: `Late::StoodStill`.
+    /// `SendPermit::take`: `NoPermit::HostSuspended`.
     pub(crate) permit_checks_the_clock: bool,
     /// `DbClock::was_suspended`: a suspension counts from the request of the newest reading, not from its response.
-    pub(crate) standstill_counts_from_the_asking: bool,
-    /// `queue/claim.rs`: `lease_ends` counts from the request of the claim, not from its response.
-    pub(crate) lease_counts_from_the_asking: bool,
+    pub(crate) standstill_counts_from_the_request: bool,
+    /// `outbox/queue/claim.rs`: `lease_ends` counts from the request of the claim, not from its response.
+    pub(crate) lease_counts_from_the_request: bool,
     /// `signaling.claim`: a row whose lease is over is due, although it has a claim.
     pub(crate) lost_rows_are_due: bool,
     /// `signaling.claim`: a lost row that is at-most-once ends as unknown.
@@ -69,15 +69,15 @@ pub(crate) struct Rules {
     pub(crate) claim_ends_lost_last_attempts: bool,
     /// `signaling.claim`: a lost row is logged.
     pub(crate) claim_logs_lost: bool,
-    /// `signaling.claim`, and the check of the clock in `worker/delivery.rs`: no call after `expires_at`.
-    pub(crate) expiry_is_looked_at: bool,
+    /// `signaling.claim`, and `permit` in `worker/delivery.rs`: no call after `expires_at`.
+    pub(crate) expiry_is_checked: bool,
     /// `signaling.cancel` and `Outbox::expire`: only rows without a claim, or whose lease is over.
     pub(crate) cancel_respects_claims: bool,
     pub(crate) expire_respects_claims: bool,
     /// `signaling.cancel` and `Outbox::expire`: the `error` of a lost row says that it was lost.
     pub(crate) ends_tell_of_loss: bool,
     /// `outcome::classify`: only a 200 with a readable body is a success.
-    pub(crate) success_needs_an_answer: bool,
+    pub(crate) success_needs_a_response: bool,
     /// `outcome::next`: an ambiguous call ends a message that is at-most-once.
     pub(crate) ambiguity_ends_at_most_once: bool,
 }
@@ -90,17 +90,17 @@ impl Rules {
         permit_checks_the_lease: true,
         permit_checks_the_slot: true,
         permit_checks_the_clock: true,
-        standstill_counts_from_the_asking: true,
-        lease_counts_from_the_asking: true,
+        standstill_counts_from_the_request: true,
+        lease_counts_from_the_request: true,
         lost_rows_are_due: true,
         claim_ends_lost_at_most_once: true,
         claim_ends_lost_last_attempts: true,
         claim_logs_lost: true,
-        expiry_is_looked_at: true,
+        expiry_is_checked: true,
         cancel_respects_claims: true,
         expire_respects_claims: true,
         ends_tell_of_loss: true,
-        success_needs_an_answer: true,
+        success_needs_a_response: true,
         ambiguity_ends_at_most_once: true,
     };
 }

@@ -25,7 +25,7 @@ impl Protocol {
         }
         if is_lost && policy.at_most_once && self.rules.claim_ends_lost_at_most_once {
             row.end = Some(End::Unknown);
-        } else if row.has_expired() && self.rules.expiry_is_looked_at {
+        } else if row.has_expired() && self.rules.expiry_is_checked {
             row.end = Some(End::Expired);
         } else if is_lost
             && row.attempts >= policy.max_attempts
@@ -80,8 +80,8 @@ impl Protocol {
         }
     }
 
-    /// `Outbox::give_back_claim` in `queue/claim.rs`. The worker tries again until the lease is over.
-    pub(crate) fn give_back_claim(state: &mut State, at: At) {
+    /// `signaling.release` (`Outbox::release` in `outbox/queue/lane.rs`). The worker repeats it until the lease ends.
+    pub(crate) fn release_orphan(state: &mut State, at: At) {
         let (message, claim) = (state.delivery(at).message, state.delivery(at).claim);
         let row = &mut state.rows[message];
         if row.end.is_none() && row.is_leased() && claim == Claim::Holds {
@@ -92,7 +92,7 @@ impl Protocol {
         }
     }
 
-    /// `Outbox::expire` in `outbox/lane.rs`.
+    /// `signaling.expire` (`Outbox::expire` in `outbox/queue/lane.rs`).
     pub(crate) fn expire(&self, state: &mut State, message: usize) {
         let row = &mut state.rows[message];
         let is_free = !row.is_leased() || !self.rules.expire_respects_claims;
@@ -107,7 +107,7 @@ impl Protocol {
         }
     }
 
-    /// `signaling.cancel` in `migrations/0001_outbox.sql`.
+    /// `signaling.cancel` in `migrations/functions/cancel.sql`.
     pub(crate) fn cancel(&self, state: &mut State, message: usize) {
         let row = &mut state.rows[message];
         let is_free = !row.is_leased() || !self.rules.cancel_respects_claims;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::outcome::{self, DeliveryPolicy, Next, Outcome};
-use crate::pace::{DbTime, Late};
+use crate::pace::{DbTime, NoPermit};
 
 use super::action::{At, Response};
 use super::protocol::Protocol;
@@ -14,15 +14,15 @@ const BACKOFF: Ticks = 1;
 
 impl Protocol {
     /// `Outbox::claim` returns, with a reading of the clock, and `ClaimLoop::dispatch` starts the delivery.
-    pub(crate) fn hand_out(&self, state: &mut State, at: At) {
+    pub(crate) fn dispatch(&self, state: &mut State, at: At) {
         let delivery = state.delivery_mut(at);
         delivery.stage = Stage::Waiting;
-        if !self.rules.lease_counts_from_the_asking {
+        if !self.rules.lease_counts_from_the_request {
             delivery.lease_left = self.lease;
         }
         let clock = match (
             delivery.has_slept,
-            self.rules.standstill_counts_from_the_asking,
+            self.rules.standstill_counts_from_the_request,
         ) {
             (false, _) => Clock::Right,
             (true, true) => Clock::StoodStill,
@@ -32,7 +32,7 @@ impl Protocol {
     }
 
     /// `Outbox::claim` fails after the database has made the claim: `OrphanedClaims::add`.
-    pub(crate) fn lose_the_answer(state: &mut State, at: At) {
+    pub(crate) fn lose_response(state: &mut State, at: At) {
         let delivery = state.delivery_mut(at);
         delivery.stage = Stage::Orphaned;
         delivery.has_slept = false;
@@ -40,18 +40,18 @@ impl Protocol {
     }
 
     /// The decision of `SendPermit::take` in `pace/permit.rs`.
-    pub(crate) fn permit(&self, state: &State, at: At) -> Result<(), Late> {
+    pub(crate) fn permit(&self, state: &State, at: At) -> Result<(), NoPermit> {
         let (delivery, clock) = (state.delivery(at), state.workers[at.worker].clock);
         let has_waited = delivery.lease_left < self.lease;
         // A tick is longer than the tolerance of a slot. A right clock shows the time that the host slept.
         let has_missed_its_slot = has_waited || delivery.has_slept && clock == Clock::Right;
         if self.rules.permit_checks_the_clock && clock == Clock::StoodStill {
-            Err(Late::StoodStill)
+            Err(NoPermit::HostSuspended)
         } else if self.rules.permit_checks_the_slot && has_missed_its_slot {
-            Err(Late::Slot)
+            Err(NoPermit::SlotMissed)
         } else if self.rules.permit_checks_the_lease && delivery.lease_left <= self.request_timeout
         {
-            Err(Late::Lease)
+            Err(NoPermit::LeaseTooShort)
         } else {
             Ok(())
         }
@@ -61,14 +61,14 @@ impl Protocol {
     pub(crate) fn take_permit(&self, state: &mut State, at: At, is_taken: bool) {
         let knows_the_time = state.workers[at.worker].clock == Clock::Right;
         let has_expired = state.rows[state.delivery(at).message].has_expired();
-        if self.rules.expiry_is_looked_at && has_expired && knows_the_time {
+        if self.rules.expiry_is_checked && has_expired && knows_the_time {
             let record = Record {
                 end: Some(End::Expired),
                 ..Record::UNCHANGED
             };
             Self::hand_over(state, at, record);
         } else if self.permit(state, at).is_err() {
-            Self::go_back(state, at);
+            Self::release(state, at);
         } else if self.hazards.workers_stop_before_the_wire {
             state.delivery_mut(at).stage = Stage::Permitted;
         } else {
@@ -102,22 +102,22 @@ impl Protocol {
         }
     }
 
-    /// `conclude` in `worker/delivery.rs`. The code itself decides about the row.
-    pub(crate) fn conclude(&self, state: &mut State, at: At, answer: Response) {
-        let call = match answer {
+    /// `finish` in `worker/delivery.rs`. `outcome::next`, the worker's own code, decides about the row.
+    pub(crate) fn finish(&self, state: &mut State, at: At, response: Response) {
+        let call = match response {
             Response::Success => CallResult::Success,
             Response::Ambiguous => CallResult::Ambiguous,
             _ => CallResult::NoEffect,
         };
-        let outcome = match Outcome::from(answer) {
-            Outcome::Ambiguous if !self.rules.success_needs_an_answer => Outcome::MessageSent,
+        let outcome = match Outcome::from(response) {
+            Outcome::Ambiguous if !self.rules.success_needs_a_response => Outcome::MessageSent,
             outcome => outcome,
         };
         let record = self.decide(state, at, outcome, call);
         Self::hand_over(state, at, record);
     }
 
-    /// `NoCall::Failed` in `worker/delivery.rs`: no connection could be made.
+    /// `Unsent::NotConnected` in `worker/delivery.rs`: the worker could reach no host.
     pub(crate) fn not_sent(&self, state: &mut State, at: At) {
         let record = self.decide(state, at, Outcome::Unserved, CallResult::NoCall);
         Self::hand_over(state, at, record);
@@ -153,7 +153,7 @@ impl Protocol {
     }
 
     /// The worker releases the message unchanged (`Record::release` in `outbox/queue/record.rs`).
-    pub(crate) fn go_back(state: &mut State, at: At) {
+    pub(crate) fn release(state: &mut State, at: At) {
         Self::hand_over(state, at, Record::UNCHANGED);
     }
 
@@ -224,8 +224,8 @@ impl Record {
 }
 
 impl From<Response> for Outcome {
-    fn from(answer: Response) -> Self {
-        match answer {
+    fn from(response: Response) -> Self {
+        match response {
             Response::Success => Self::MessageSent,
             Response::ServerError => Self::Transient,
             Response::TooManyRequests => Self::Throttled,

@@ -329,7 +329,10 @@ impl<'a> Environment<'a> {
         self.pool.close().await;
         self.api.stop().await;
         let (accepted, duplicates) = (summary.accepted, summary.duplicates);
-        ensure!(duplicates == 0, "{duplicates} messages were sent twice");
+        ensure!(
+            duplicates == 0,
+            "{duplicates} messages were sent more than once"
+        );
         ensure!(
             recorded == accepted,
             "the API accepted {accepted} messages, and {recorded} are recorded as sent"

@@ -23,7 +23,8 @@ const DEFAULT_PORT: u16 = 5432;
 const SOCKET_DIRECTORIES: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
 const VERIFY: &str = "write sslmode=verify-full, which encrypts and proves the server's identity, and leave this out";
-const OMIT: &str = "the worker has no such function: leave this out";
+const OMIT: &str =
+    "the worker can't apply it, so it would connect with less security: leave it out";
 const PASSFILE: &str = "set PGPASSFILE, and leave this out";
 const HOSTADDR: &str = "write the address as the host, and leave this out";
 const TLS: &str = "the worker uses TLS 1.2 or 1.3: set the limit at the server, and leave this out";

@@ -59,7 +59,7 @@ pub(super) fn page(
     .into_response()
 }
 
-/// The page of a request that failed. Its text says how to correct the request.
+/// The page of a request that failed, with the error.
 #[derive(Debug, Clone)]
 pub(in crate::ops) struct PageError(pub(super) StatusCode, pub(super) String);
 
@@ -84,7 +84,7 @@ impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         let Self(status, text) = self;
         let title = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "The database failed",
+            StatusCode::SERVICE_UNAVAILABLE => "The database is unavailable",
             StatusCode::INTERNAL_SERVER_ERROR => "Not confirmed",
             StatusCode::NOT_FOUND => "Not found",
             StatusCode::CONFLICT => "Nothing was changed",

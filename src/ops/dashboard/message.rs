@@ -10,7 +10,7 @@ use super::messages::{Form, recipient};
 use super::{actions, format};
 use crate::message_text::{self, timeline};
 use crate::ops::OpsState;
-use crate::outbox::{MessageDetail, MessageRow};
+use crate::outbox::{CallDetail, MessageDetail, MessageRow};
 
 pub(super) async fn show(
     State(state): State<OpsState>,
@@ -28,7 +28,7 @@ pub(super) async fn show(
         div.head {
             h1 { (title) }
             (format::state(&message.state))
-            div.actions { (buttons(message)) }
+            div.actions { (buttons(&detail)) }
         }
         section.panel aria-label="Next" { (next(&detail)) }
         div.columns {
@@ -63,7 +63,9 @@ pub(super) async fn show(
     ))
 }
 
-fn buttons(message: &MessageRow) -> Markup {
+fn buttons(detail: &MessageDetail) -> Markup {
+    let message = &detail.message;
+    let may_have_arrived = detail.calls.iter().any(CallDetail::may_have_arrived);
     let id = message.id.to_string();
     let (name, target) = (format!("message {id}"), [("id", id.as_str())]);
     let cancel = html! {
@@ -72,8 +74,8 @@ fn buttons(message: &MessageRow) -> Markup {
     };
     let retry = html! {
         p { "The message gets all its attempts back, and loses an expiry that has passed. A worker sends it in a free slot." }
-        @if message.state == "unknown" {
-            p { b { "The recipient may get the message twice," } " because its last call may have had an effect." }
+        @if may_have_arrived {
+            p { b { "The recipient may get the message twice," } " because an earlier call may have had an effect." }
         }
     };
     html! {
@@ -109,8 +111,7 @@ fn facts(message: &MessageRow) -> Markup {
                 dd { (recipient(destination.as_deref(), channel.as_deref())) " " a href=(to) { "all messages to it" } }
             }
             @if let Some(at) = message.expires_at { div { dt { "Expires" } dd { (format::time(at)) } } }
-            div { dt { "Charged calls" } dd { (message.attempts) " of at most " (message.max_attempts) } }
-            div { dt { "Uncharged calls" } dd { (message.uncharged) } }
+            div { dt { "Attempts" } dd { (message.attempts) " of " (message.max_attempts) " charged, " (message.uncharged) " not charged" } }
             @if message.wait_for_ack { div { dt { "wait_for_ack" } dd { "true" } } }
             @if message.at_most_once { div { dt { "at_most_once" } dd { "true" } } }
         }

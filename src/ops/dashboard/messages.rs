@@ -127,7 +127,7 @@ fn search_form(form: &Form) -> Markup {
 fn table(page: &MessagePage) -> Markup {
     let columns = html! {
         th { "Id" } th { "State" } th { "To" } th.wide { "From" } th.wide { "App" }
-        th.number { "Calls" } th { "Inserted" } th { "Last result" }
+        th.number { "Attempts" } th { "Inserted" } th { "Last result" }
     };
     let rows = html! {
         @for row in &page.rows {
@@ -137,7 +137,7 @@ fn table(page: &MessagePage) -> Markup {
                 td.name { (recipient(row.destination.as_deref(), row.channel_name.as_deref())) }
                 td.name.wide { (row.sender) }
                 td.name.wide { (row.app) }
-                td.number { (row.attempts) }
+                td.number { (row.attempts + row.uncharged) }
                 td { (format::when(row.created_at, row.now)) }
                 td.text {
                     (http_status(row.http_status))

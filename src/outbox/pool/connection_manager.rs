@@ -3,7 +3,7 @@
 //!
 //! - **Epoch.** A connection failure begins a new epoch for all pools of the process, because their connections lead to the
 //!   same server over the same network. Connections of earlier epochs are not used again: each of them would block a
-//!   statement until its deadline.
+//!   statement until its timeout.
 //! - **Age.** A connection has a maximum age. Otherwise it would keep an old login, an old address and the memory that its
 //!   server process has gathered.
 //! - **Check.** Firewalls drop idle connections silently, so the worker checks a connection that was idle. A check before
@@ -131,12 +131,12 @@ impl PoolEpoch {
         *self.last_response.lock()
     }
 
-    /// Begins a new epoch if the server or the network failed. A statement that misses its deadline while Postgres answers
+    /// Begins a new epoch if the server or the network failed. A statement that times out while Postgres answers
     /// other statements is only slow.
-    pub(super) fn observe<T>(&self, deadline: Duration, result: &Result<T, sqlx::Error>) {
+    pub(super) fn observe<T>(&self, timeout: Duration, result: &Result<T, sqlx::Error>) {
         let is_slow = |error| {
             let last = self.last_response_at();
-            is_timeout(error) && last.is_some_and(|last| last.elapsed() < deadline / 2)
+            is_timeout(error) && last.is_some_and(|last| last.elapsed() < timeout / 2)
         };
         match result {
             Ok(_) => {

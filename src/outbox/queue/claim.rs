@@ -44,14 +44,15 @@ pub(crate) struct Batch {
     /// In the order of their slots.
     #[serde(skip)]
     pub(crate) messages: Vec<Claimed>,
-    /// Free slots of the lane, used or not.
+    /// How many messages this claim could take: free slots, at most `max_messages`. Fewer if a claim that tests messages one
+    /// by one ran out of time.
     pub(crate) slots: usize,
     #[serde(flatten)]
     pub(crate) ended: Ended,
     pub(crate) refused: usize,
     pub(crate) at: DbTime,
     pub(crate) next_slot_at: DbTime,
-    /// When the next message becomes due. Counts retries only if they are due within the poll interval.
+    /// When the next message becomes due. Counts retries only if they are due within two poll intervals.
     pub(crate) next_due_at: Option<DbTime>,
     /// A message of a held lane is a probe.
     pub(crate) hold: Option<Hold>,
@@ -131,7 +132,7 @@ pub(crate) struct Claimed {
     pub(crate) original_due_at: DbTime,
     pub(crate) slot: ClaimedSlot,
     /// For a first attempt: the insert or the due time, whichever is later.
-    pub(crate) wanted_at: Option<DbTime>,
+    pub(crate) waits_since: Option<DbTime>,
     pub(crate) traceparent: Option<String>,
     pub(crate) is_retry: bool,
 }
@@ -164,7 +165,7 @@ impl Claimed {
                 asked_at,
                 lease_ends: asked_at + request.config.timing.lease(),
             },
-            wanted_at: (!is_retry).then(|| original_due_at.max(created_at)),
+            waits_since: (!is_retry).then(|| original_due_at.max(created_at)),
             traceparent: row.try_get("traceparent")?,
             is_retry,
         })
@@ -182,7 +183,7 @@ impl Batch {
 impl Outbox {
     pub(crate) async fn claim(&self, request: &ClaimRequest<'_>) -> Result<Batch, sqlx::Error> {
         let ([first, retry], config) = (request.position, request.config);
-        // The lane's next claim comes within two polls.
+        // The lane polls again before a later retry is due, so Postgres need not search the index further.
         let poll_interval = config.timing.poll_interval * 2;
         let call = call!(
             claim,
@@ -204,7 +205,7 @@ impl Outbox {
             environment = config.environment.as_deref(),
             one_by_one = request.one_by_one,
         );
-        let (client, server) = request.timeout.deadlines(request.one_by_one);
+        let (client, server) = request.timeout.timeouts(request.one_by_one);
         let answer = self.pool.call_within(client, server, call).await;
         // An empty claim is fast even if the database is slow.
         if !matches!(&answer, Ok(answer) if answer.rows.len() < 2) {

@@ -41,7 +41,7 @@ pub(crate) struct NextDue {
     pub(crate) at: DbTime,
     /// The due time and the id of the next first attempt. The due time may have passed.
     pub(crate) first: Option<(DbTime, i64)>,
-    /// The same of the next retry, if that is due within the poll interval.
+    /// The same of the next retry, if that is due within two poll intervals.
     pub(crate) retry: Option<(DbTime, i64)>,
     pub(crate) hold: Option<Hold>,
 }
@@ -157,7 +157,7 @@ impl Outbox {
         Ok(result.as_deref() != Some("too_soon"))
     }
 
-    /// Ends the hold of an app's lane, fleet-wide, after its probe succeeded. False if `probe` is not the lane's probe.
+    /// Ends the hold of an app's lane, fleet-wide, after the API accepted, rejected or throttled its probe. False if `probe` is not the lane's probe.
     pub(crate) async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         let call = call!(release_hold, app = app, probe = probe);
         let answer = self.pool.call(call).await?;

@@ -80,7 +80,8 @@ pub(crate) struct Recorded {
 
 impl Outbox {
     /// Writes records in one statement. With `one_by_one`, the database writes the other records even if it refuses one. After
-    /// an error nothing is written. The caller may write the same records again.
+    /// an error, Postgres may have written all records or none. The caller writes the same records again, which changes
+    /// nothing if they are written.
     pub(crate) async fn record(
         &self,
         records: &[Record],

@@ -85,6 +85,10 @@ impl CallDetail {
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault.as_deref()?.parse().ok()
     }
+
+    pub(crate) fn may_have_arrived(&self) -> bool {
+        matches!(&*self.outcome, "ambiguous" | "lost")
+    }
 }
 
 impl MessageDetail {

@@ -55,6 +55,7 @@ pub(crate) struct MessageLine {
     pub(crate) channel_name: Option<String>,
     pub(crate) state: String,
     pub(crate) attempts: i32,
+    pub(crate) uncharged: i32,
     pub(crate) http_status: Option<i32>,
     pub(crate) error: Option<String>,
     pub(crate) created_at: DbTime,

@@ -61,7 +61,8 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Due messages that no worker has claimed.
+    /// Pending messages that are neither scheduled nor in flight: due first attempts, and all retries, also those that wait
+    /// for their delay.
     pub(crate) fn backlog(&self) -> u64 {
         self.queued + self.retrying
     }
@@ -136,7 +137,7 @@ impl LaneStatus {
         }
     }
 
-    /// True below 97 % of the limit, because the full rate is only `1 / 1.02` of the limit.
+    /// True below 97 % of the limit. The full rate is `1 / 1.02` of the limit (`slot_rate.sql`), about 98 %.
     pub(crate) fn is_throttled(&self) -> bool {
         self.rate_per_s < 0.97 * self.limit_per_s
     }

@@ -52,7 +52,7 @@ fn attributes(
         KeyValue::new("messaging.operation.type", "send"),
         KeyValue::new("messaging.message.id", claimed.id.to_string()),
         KeyValue::new("signaling.app", lane.app.clone()),
-        KeyValue::new("signaling.attempt", i64::from(claimed.policy.attempts) + 1),
+        KeyValue::new("signaling.attempt", i64::from(claimed.policy.attempt())),
         KeyValue::new("signaling.claimed_by", lane.shared.config.name.clone()),
     ];
     let mut set = |name, value: Option<Value>| {
@@ -72,13 +72,13 @@ fn attributes(
         let outcome = call.outcome.unwrap_or("accepted");
         let http_status = call.http_status.map(i64::from);
         let request_id = call.request_id.clone();
-        let wanted_at = claimed.wanted_at;
-        let waited_s = wanted_at.map(|wanted_at| call.sent_at.since(wanted_at).as_secs_f64());
+        let waits_since = claimed.waits_since;
+        let waited_s = waits_since.map(|waits_since| call.sent_at.since(waits_since).as_secs_f64());
         set("http.request.method", Some("POST".into()));
         set("http.response.status_code", http_status.map(Value::from));
         set("signaling.outcome", Some(outcome.into()));
         set("signaling.request_id", request_id.map(Value::from));
-        set("signaling.delay_s", waited_s.map(Value::from));
+        set("signaling.queue_wait_s", waited_s.map(Value::from));
     }
     attributes
 }

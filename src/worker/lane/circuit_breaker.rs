@@ -4,8 +4,9 @@
 //!
 //! The states of one worker, for one app:
 //!
-//! - **serving**: a new worker makes eight calls at first, and one that has doubted or was held makes one. Each accepted
-//!   message doubles the number of open calls, and so does a second without a failed call, until only the slots are a limit.
+//! - **serving**: the worker makes one call at first. After a start, an accepted message opens all slots. After a doubt or a
+//!   hold, each accepted message doubles the number of open calls, because the API may have just recovered. So does a second
+//!   without a failed call.
 //! - **doubting**: too many calls in a row have failed (`votes.rs` counts them). The worker claims nothing, and compares
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *serving* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *serving*, and
@@ -42,9 +43,6 @@ const MIN_BEFORE_ASIDE: u32 = 2;
 const REPORTS_TO_WAIT: u32 = 3;
 /// Workers report once a second. A slow database delays reports.
 const LONGEST_REPORT_GAP: Duration = Duration::from_millis(2_500);
-/// A sick worker fails this many calls anyway before it doubts. With fewer, the pace of a fleet whose workers are replaced
-/// one after the other fell to a few calls a second if the API was slow.
-const FIRST_CALLS: usize = 8;
 const WIDEN_EVERY: Duration = Duration::from_secs(1);
 /// More than any worker can have open.
 const WIDE: usize = 1 << 20;
@@ -88,9 +86,9 @@ pub(crate) enum Transition {
     #[default]
     None,
     Doubt,
-    /// The caller must hold the lane for all workers, or its probe failed and it stays held.
+    /// Hold the lane for all workers. After a failed probe, extend the hold.
     Hold(HoldKind),
-    /// The API answered the probe of the held lane.
+    /// The API accepted, rejected or throttled the probe of the held lane.
     Release,
     StepAside,
     /// This worker was aside, and serves the app again.
@@ -125,6 +123,9 @@ enum State {
     Serving {
         max_open_calls: usize,
         widened_at: Instant,
+        /// The worker has not doubted and was not held. If such a worker doubled its calls, a rolling restart would take the
+        /// fleet to a few calls a second at a slow API.
+        is_new: bool,
         /// Votes that make the worker doubt, instead of the usual number.
         min_votes: Option<u32>,
     },
@@ -147,6 +148,7 @@ impl State {
         Self::Serving {
             max_open_calls: 1,
             widened_at: now,
+            is_new: false,
             min_votes,
         }
     }
@@ -161,8 +163,9 @@ impl CircuitBreaker {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             state: State::Serving {
-                max_open_calls: FIRST_CALLS,
+                max_open_calls: 1,
                 widened_at: now,
+                is_new: true,
                 min_votes: None,
             },
             votes: Votes::default(),
@@ -239,11 +242,14 @@ impl CircuitBreaker {
         if let State::Serving {
             max_open_calls,
             widened_at,
+            is_new,
             min_votes,
         } = &mut self.state
         {
             *min_votes = None;
-            if *max_open_calls < WIDE {
+            if *is_new {
+                *max_open_calls = WIDE;
+            } else if *max_open_calls < WIDE {
                 *max_open_calls *= 2;
                 *widened_at = now;
             }
@@ -417,7 +423,7 @@ impl CircuitBreaker {
             } => {
                 let before = last.filter(|_| *reports > 0);
                 let before = before.map_or(accepted, |(accepted, _)| accepted);
-                // A worker that stops takes its counters along. Taken for a fleet that accepts nothing, the smaller sum
+                // When an operator deletes counters, the sum shrinks. Read as an API that accepts nothing, the smaller sum
                 // made this worker hold the app for all.
                 if accepted >= before {
                     *reports += 1;

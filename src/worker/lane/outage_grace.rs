@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::pace::DbTime;
 
-/// More time than a recorder needs to notice that the database answers again, after a try that waited until its deadline.
+/// Covers a statement of 4 s that began just before the end of the outage, and the recorder's pause of up to 1 s. A recorder
+/// whose timeout has doubled may come later, and its messages may go out twice.
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]

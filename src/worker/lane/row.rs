@@ -23,7 +23,7 @@ pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) probe: Option<Uuid>,
 }
 
-/// Tries to write the outcome of a probe, or a `Retry-After`. With one try, a failed statement would keep the lane held until
+/// How often the worker tries to write the outcome of a probe or a `Retry-After`. With one try, a failed statement would keep the lane held until
 /// the probe's lease ends, or let workers call before the end of the `Retry-After`.
 const TRIES: u32 = 8;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -155,7 +155,7 @@ impl Lane {
         }
     }
 
-    /// Releases a probe that made no call, so that another message can probe.
+    /// Releases the lane's probe, so that another message can probe. The probe gave no verdict about the API.
     pub(in crate::worker) async fn release_probe(&self, probe: Uuid) {
         let claims = [probe];
         let release = || self.shared.outbox.release(&self.app, &claims);
@@ -182,7 +182,8 @@ impl Lane {
         }
     }
 
-    /// Tries a statement several times. Logs that all tries failed, once until a statement succeeds.
+    /// Tries a statement up to `tries` times. Logs the failure of the last try, or of the eighth, once until a statement
+    /// succeeds.
     async fn try_statement<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
@@ -203,7 +204,7 @@ impl Lane {
                     event = "lane_update_failed",
                     app = self.app,
                     error = database_error_text(&error),
-                    "the lane could not be {result}"
+                    "the lane could not be {result}: correct the database error, or wait until the probe's lease ends"
                 );
             }
             let pause = tokio::time::sleep(TRY_AGAIN_AFTER);

@@ -56,7 +56,7 @@ impl World {
         Self::on(Postgres::shared().await, simulator).await
     }
 
-    /// A world for a test that measures: no other test of the process runs.
+    /// A world for a test that measures. Such tests of one process run one after the other.
     pub async fn alone(simulator: SimulatorConfig) -> Self {
         let machine = whole_machine().await;
         let mut world = Self::on(Postgres::shared().await, simulator).await;

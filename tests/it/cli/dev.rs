@@ -101,7 +101,7 @@ async fn the_demonstration_sends_its_messages_and_cleans_up() {
     let phrases = [
         "the API received 63 calls",
         "the limit is 500",
-        "accepted 0 messages twice",
+        "accepted 0 messages more than once",
     ];
     assert_contains(&finished.stderr, &phrases);
     let phrases = [

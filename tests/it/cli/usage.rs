@@ -55,11 +55,11 @@ async fn a_missing_or_doubled_setting_is_named() {
         ),
         (
             only_app_id,
-            &["no way to sign in", "AGORA_APP_CERTIFICATE", "_FILE"],
+            &["no credentials", "AGORA_APP_CERTIFICATE", "_FILE"],
         ),
         (
             token.env("AGORA_UID", "alice"),
-            &["more than one way to sign in"],
+            &["more than one kind of credentials"],
         ),
         (
             run().env("AGORA_API_SECRET_FILE", "/run/secrets/s"),
@@ -180,7 +180,7 @@ async fn an_invalid_configuration_is_named_with_its_line() {
             &[path, "api_secrit", "line 3"][..],
         ),
         ("api_key = \"hush-hush", &[path, "line 3"]),
-        ("", &["\"one\"", "no way to sign in"]),
+        ("", &["\"one\"", "no credentials"]),
     ] {
         let text = format!("[apps.one]\napp_id = \"1\"\n{lines}\n");
         write(directory.path(), "apps.toml", &text);

@@ -1,4 +1,4 @@
-//! Connections to the API get old: they end before anything on the way ends them.
+//! The worker stops reusing a connection before a server, proxy or firewall closes it.
 
 use std::time::Duration;
 

@@ -82,6 +82,21 @@ async fn a_given_token_sends_for_its_user_and_another_senders_message_fails_at_o
     assert_eq!(world.seen().calls, 1);
 }
 
+/// Such a message makes no call, so its probe shows nothing about the API.
+#[tokio::test]
+async fn another_senders_message_fails_also_as_the_probe_of_a_held_app() {
+    let world = World::new().await;
+    let open = "select signaling.open_lane('default', 500)";
+    world.execute(open).await;
+    let hold = "select signaling.hold('default', 'unavailable', 'HTTP 500', null)";
+    world.execute(hold).await;
+    let other = world.insert(peer(json!({"sender": "mallory"}))).await;
+    let _worker = worker_with(&world, &[("AGORA_TOKEN", TOKEN), ("AGORA_UID", "alice")]).start();
+    let row = world.until_final(other).await;
+    assert_eq!((row.status.as_str(), row.sent_at), ("failed", None));
+    assert!(world.lane::<bool>("hold is not null").await);
+}
+
 #[tokio::test]
 async fn an_app_certificate_gives_every_sender_credentials() {
     for headers in ["authorization", "x-agora"] {

@@ -207,7 +207,10 @@ async fn an_error_in_the_settings_is_reported_without_a_secret() {
     let url = format!("postgres://postgres@{server}&passwrd={SECRET}&{SECRET}=x");
     let status = Worker::on(&url, &["status"])
         .file("PGPASSFILE", &format!("localhost:{SECRET}\n"))
-        .env("WORKER_LOG", "trace,sqlx_postgres::options=trace");
+        .env(
+            "WORKER_LOG",
+            "trace,sqlx_postgres::options=trace,sqlx_postgres::options::pgpass=trace",
+        );
     assert_shows_no_secret(status, 1, &markers).await;
     // A password that is not percent-encoded does not appear as a host or a port.
     for url in [

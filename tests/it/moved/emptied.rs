@@ -54,8 +54,8 @@ async fn all_tables_are_emptied_during_calls_and_the_fleet_goes_on_below_the_lim
     world.until_all_sent(200).await;
     assert!(world.seen().accepted >= accepted + 200);
     let worst = world.busiest_second();
-    // A machine that stands still brings calls together. The gap between the slots of both lanes is a claim of
-    // `schema/protocol/lost_rows.rs`.
+    // After a stall, calls arrive together. `schema/protocol/lost_rows.rs` tests the gap between the slots of both
+    // lanes.
     assert!(worst <= 108, "{worst} calls in a second");
     let (mut missed, mut late) = (0, 0);
     for mut worker in fleet {

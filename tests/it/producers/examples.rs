@@ -27,7 +27,7 @@ async fn assert_delivers(mut example: Command) {
         &said,
         &[
             "order 1 is stored",
-            "a repeat is no second message",
+            "the repeated insert added no message",
             "refused: destination_has_a_forbidden_character",
             "message 1: message_delivered",
             ": message_sent",

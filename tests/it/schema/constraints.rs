@@ -137,6 +137,8 @@ async fn a_message_can_not_be_inserted_as_final_or_with_the_workers_columns() {
         json!({"status": "cancelled", "finished_at": "2030-01-01"}),
         json!({"status": "nonsense"}),
         json!({"attempts": 1}),
+        json!({"uncharged": 1}),
+        json!({"failing_since": "2020-01-01"}),
         json!({"claim_id": uuid}),
         json!({"claimed_by": "somebody"}),
         json!({"sent_at": "2030-01-01"}),

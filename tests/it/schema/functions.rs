@@ -119,7 +119,7 @@ async fn nobody_may_call_a_function_that_nobody_was_granted() {
 
 #[tokio::test]
 async fn a_function_that_discourages_a_plan_compiles_none() {
-    // Postgres adds the price of a discouraged plan to its cost, and compiles what is that expensive: open_lane took 180 ms.
+    // A discouraged plan has a cost so high that Postgres would compile it: `open_lane` took 180 ms.
     let world = World::new().await;
     let compiled = "select proname::text from pg_proc
                     where pronamespace = 'signaling'::regnamespace

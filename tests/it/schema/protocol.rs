@@ -121,6 +121,7 @@ const LANE_COLUMNS: &str = "(lane->>'at')::timestamptz as at, (lane->>'slots')::
     (lane->>'next_slot_at')::timestamptz as next_slot_at,
     (lane->>'next_due_at')::timestamptz as next_due_at, nullif(lane->>'wakeup', 'off') as wakeup,
     (lane->'passed'->>0)::timestamptz as passed_at, (lane->'passed'->>1)::bigint as passed_id,
+    (lane->'retry_passed'->>1)::bigint as retry_passed_id,
     (lane->>'set_back_s')::float8 * interval '1 second' as set_back_by";
 
 /// Arguments of a claim.
@@ -262,6 +263,7 @@ struct LaneRow {
     next_due_at: Option<OffsetDateTime>,
     wakeup: Option<String>,
     passed_at: Option<OffsetDateTime>,
+    retry_passed_id: Option<i64>,
     passed_id: Option<i64>,
     set_back_by: Option<PgInterval>,
 }

@@ -47,7 +47,7 @@
       if (!isBusy() && fresh.innerHTML !== live().innerHTML) swap(document.adoptNode(fresh));
     } catch {
       lostAt ??= new Date();
-      showContact(`No contact with the worker since ${lostAt.toLocaleTimeString()}: this page may be out of date.`);
+      showContact(`The worker has not answered since ${lostAt.toLocaleTimeString()}. This page may be out of date.`);
     }
   };
 

@@ -338,10 +338,12 @@ fn nothing_is_charged_while_the_lane_is_held() {
 }
 
 #[test]
-fn open_calls_double_with_each_accepted_message_and_each_quiet_second() {
+fn open_calls_are_all_allowed_after_a_start_and_double_after_a_hold() {
     let mut breaker = Breaker::new();
     let allowed = |breaker: &mut Breaker| breaker.breaker.allowance(breaker.now, 0);
-    assert_eq!(allowed(&mut breaker), Allowance::Claim(8));
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(1));
+    breaker.call(1, ACCEPTED);
+    assert_eq!(allowed(&mut breaker), Allowance::Claim(WIDE));
     breaker.breaker.lane_held();
     breaker.breaker.lane_free(breaker.now);
     assert_eq!(allowed(&mut breaker), Allowance::Claim(1));

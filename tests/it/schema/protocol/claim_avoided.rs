@@ -91,6 +91,18 @@ async fn a_claim_that_has_filled_its_slots_passed_over_nothing() {
     assert_eq!(passed(&claimed), Some((due_at, 10 + MOST_LOOKED_AT + 1)));
 }
 
+/// Without first attempts, retries get all slots. A position after retries that the limit of slots had cut off would hide
+/// these until the next full scan.
+#[tokio::test]
+async fn a_claim_that_has_filled_its_slots_with_retries_hides_no_retry() {
+    let world = world().await;
+    insert_to(&world, "fine", MOST_LOOKED_AT + 100).await;
+    make_retries(&world, "true").await;
+    let claimed = avoiding(&["slow"]).run(&world.pool).await;
+    assert_eq!(claimed.messages.len(), 10);
+    assert_eq!(claimed.lane.retry_passed_id, None);
+}
+
 #[tokio::test]
 async fn a_claim_that_avoids_nothing_passes_over_nothing() {
     let world = world().await;

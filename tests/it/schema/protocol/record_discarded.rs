@@ -102,3 +102,45 @@ async fn a_cancelled_message_discards_the_record() {
     assert_eq!(results, ["discarded"]);
     assert_eq!(world.row(id).await.status, "cancelled");
 }
+
+/// Another session changes the last message all the time: also between the snapshot of a record and its lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_message_that_another_session_changes_is_never_refused() {
+    const MESSAGES: i64 = 200;
+    let world = world().await;
+    let (_, claim) = claimed_message(&world).await;
+    for last in (1..=20).map(|round| 1 + round * MESSAGES) {
+        world.insert_many(200).await;
+        world
+            .execute(&format!(
+                "update signaling.outbox set claim_id = '{}', due_at = due_at + interval '1 hour' where status = 'pending'",
+                claim.id
+            ))
+            .await;
+        let change = format!(
+            "do $$ begin
+                 while exists (select from signaling.outbox where id = {last} and status = 'pending') loop
+                     update signaling.outbox set due_at = due_at + interval '1 second' where id = {last} and status = 'pending';
+                     commit;
+                 end loop;
+             end $$"
+        );
+        let records: Vec<_> = (last - MESSAGES + 1..=last)
+            .map(|id| Record::accepted(id, &claim))
+            .collect();
+        let recording = async {
+            let changed = format!(
+                "select due_at > now() + interval '61 minutes' from signaling.outbox where id = {last}"
+            );
+            world.until_true(&changed).await;
+            loop {
+                let results = record(&world.pool, &records).await;
+                match results.last().map(String::as_str) {
+                    Some("recorded") => break,
+                    result => assert_eq!(result, Some("locked")),
+                }
+            }
+        };
+        tokio::join!(world.execute(&change), recording);
+    }
+}

@@ -186,7 +186,8 @@ async fn a_worker_that_has_not_been_seen_for_a_day_is_deleted() {
         let seen = format!("seen_at = now() - interval '{ago}' where worker_id = '{id}'");
         set_workers(&world, &seen).await;
     }
-    // One report in a hundred deletes: none of two thousand does once in half a billion times.
+    // Each report deletes old workers with a probability of 1 %. That none of 2,000 reports does has a chance of 1 in
+    // 500 million.
     world
         .execute(&format!(
             "do $$ begin

@@ -154,7 +154,8 @@ async fn old_messages_are_deleted_beside_one_whose_deletion_waits_in_a_trigger()
     assert_eq!(world.count("payload = 'slow'").await, 1);
 }
 
-/// The write that a slow trigger has to leave quick is slow as well, as in an overloaded database.
+/// `is_slow` blames a trigger only while its own test write is fast. Here that write is slow, too, as in an overloaded
+/// database.
 #[tokio::test]
 async fn a_database_whose_own_writes_are_slow_refuses_no_message() {
     let world = world().await;

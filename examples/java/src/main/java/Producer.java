@@ -127,7 +127,8 @@ public final class Producer {
         System.out.printf("order %d is stored, and messages %s with it%n", order.id(), order.messages());
 
         OptionalLong again = notifyCustomer(order.id(), "user-17");
-        System.out.println("a repeat is " + (again.isPresent() ? "message " + again.getAsLong() : "no second message"));
+        String added = again.isPresent() ? "message " + again.getAsLong() : "no message";
+        System.out.println("the repeated insert added " + added);
 
         try {
             placeOrder("user/17");
@@ -135,7 +136,8 @@ public final class Producer {
             if (!CHECK_VIOLATION.equals(error.getSQLState())) {
                 throw error;
             }
-            // The transaction stored nothing, not even the order. The constraint's name is the mistake.
+            // The transaction stored nothing, not even the order.
+            // The name of the constraint says what is wrong with the message.
             System.out.println("refused: " + error.getServerErrorMessage().getConstraint());
         }
 
