@@ -134,8 +134,8 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// More threads would send no faster. On a host with many cores, a thread for each would exceed a service's limit of tasks, and
-/// the worker would hang at its start.
+/// More threads would send no faster. On a host with many cores, a thread for each would exceed a service's limit of tasks,
+/// and the worker would hang at its start.
 const MAX_RUNTIME_THREADS: usize = 16;
 
 fn start() -> anyhow::Result<ExitCode> {

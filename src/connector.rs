@@ -64,7 +64,7 @@ pub(crate) fn port(target: &Uri) -> u16 {
     target.port_u16().unwrap_or(if is_http { 80 } else { 443 })
 }
 
-/// True for `localhost` and loopback addresses. True for `localhost` and loopback addresses. A name server can't point them at another host.
+/// True for `localhost` and loopback addresses. A name server can't point them at another host.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let address = address.parse::<IpAddr>();

@@ -32,8 +32,8 @@ use testkit::postgres::ThrowawayPostgres;
 /// Needs the binaries of PostgreSQL on this machine. At its end, the command stops the server and removes its data.
 ///
 /// With a COMMAND, `worker dev` starts these services on free ports, runs the command, and exits with the command's exit
-/// code. The command finds the database in `DATABASE_URL` and in `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and `PGDATABASE`, the
-/// simulated API in `SIGNALING_API_URL`, and the server's own `psql` in `PATH`. The command also receives
+/// code. The command finds the database in `DATABASE_URL` and in `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD` and
+/// `PGDATABASE`, the simulated API in `SIGNALING_API_URL`, and the server's own `psql` in `PATH`. The command also receives
 /// SIGINT, SIGTERM, SIGHUP and SIGQUIT. Log lines below the level `warn` are left out, unless --log names another level.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -48,8 +48,8 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "CALLS", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
 
-    /// A fault that the simulated API injects, such as 500:share=0.1 or 429; may be given again. `worker simulate --help` lists
-    /// the faults
+    /// A fault that the simulated API injects, such as 500:share=0.1 or 429; may be given again. `worker simulate --help`
+    /// lists the faults
     #[arg(long = "fault", value_name = "RULE")]
     faults: Vec<FaultRule>,
 

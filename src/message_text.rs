@@ -50,7 +50,7 @@ fn finished(status: &str, id: i64) -> String {
         "message_sent" => "nothing, because the API has accepted the message".into(),
         "message_delivered" => "nothing, because the recipient has the message".into(),
         "message_offline" => {
-            "nothing: the recipient was offline. The API keeps the message only with enable_offline_messaging".into()
+            "nothing, because the API has accepted the message. The recipient was offline; the API keeps the message only if enable_offline_messaging is set".into()
         }
         "unknown" => format!(
             "nothing, because the last call may have had an effect and the message is at most once. {retry}: find out first whether the message arrived"

@@ -153,9 +153,8 @@ pub(crate) enum Next {
 impl DeliveryPolicy {
     /// The number of this attempt within its message, from 1, as in `signaling.attempt`.
     pub(crate) fn attempt(&self) -> u32 {
-        self.attempts
-            .saturating_add(self.uncharged)
-            .saturating_add(1)
+        let before = self.attempts.saturating_add(self.uncharged);
+        before.saturating_add(1)
     }
 
     /// The number of failed attempts that determines the next delay. A held lane spaces its probes itself, and the message of

@@ -14,8 +14,8 @@ pub(crate) use shared_clock::SharedClock;
 
 use std::time::Duration;
 
-/// How late a call may start after its slot. A later call could fall into the same second as one call too many.
-/// `slot_rate.sql` subtracts this time from the rate: change both.
+/// How late a call may start after its slot. A later start could put one call too many into a sliding second.
+/// `slot_rate.sql` lowers the rate by this time: change both.
 pub(crate) const TOLERANCE: Duration = Duration::from_millis(10);
 
 /// A claim takes slots up to this far ahead: many round trips to the database, and short enough that the fleet follows a

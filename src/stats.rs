@@ -79,7 +79,7 @@ macro_rules! stats {
         pub(crate) struct Stats {
             $(pub(crate) $counter: u64,)*
             pub(crate) call_time: Histogram,
-            /// Time from a message's due time to its first call.
+            /// From the later of insert and due time to the first call.
             pub(crate) queue_wait: Histogram,
         }
 

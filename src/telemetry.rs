@@ -157,8 +157,10 @@ pub(crate) fn init(
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;
     // A filter of its own, because a more specific directive of the operator would override a directive of this program.
-    let is_shown = |target: &str| !NEVER_LOGGED.iter().any(|never| target.starts_with(never));
-    let secrets = filter_fn(move |event| is_shown(event.target()));
+    let without_secrets = filter_fn(|metadata| {
+        let mut never_logged = NEVER_LOGGED.iter();
+        !never_logged.any(|target| metadata.target().starts_with(target))
+    });
     let queue = STDERR.get().ok_or("standard error has no queue")?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| queue.clone())
@@ -166,7 +168,9 @@ pub(crate) fn init(
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false);
-    let registry = tracing_subscriber::registry().with(filter).with(secrets);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(without_secrets);
     match format {
         LogFormat::Text => registry.with(lines).try_init()?,
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init()?,

@@ -62,7 +62,7 @@ pub(crate) enum WorkerError {
     #[error(transparent)]
     Schema(SchemaError),
     #[error(
-        "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: they are due again when their leases end"
+        "{unfinished} messages were unfinished when the drain timeout of {drain_timeout:?} was over: when their leases end, they are due again, and at-most-once messages end as unknown"
     )]
     NotDrained {
         unfinished: usize,

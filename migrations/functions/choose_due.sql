@@ -61,7 +61,7 @@ begin
                          greatest(floor(slots * retry_share + random())::integer, slots - cardinality(firsts)));
     chosen := retries[:retry_count] || firsts[:slots - retry_count];
 
-    -- The claim did not take all messages before these positions, so the next claim must read from the same positions again.
+    -- The claim may have left messages before these positions, so the next claim reads from the same positions.
     if cardinality(firsts) >= slots - retry_count then
         passed_at := null; passed_id := null;
     end if;

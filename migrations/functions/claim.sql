@@ -117,8 +117,9 @@ begin
                                   retry_after_at, retry_after_id) as due;
     end if;
 
-    -- 5. End expired messages, at-most-once messages that a lost worker may have sent, and messages without a further attempt. After a failed claim, also find
-    -- the messages that the database refuses to change: one of them would make this claim fail, too.
+    -- 5. End expired messages. Also end messages that a lost worker may have sent, if they are at-most-once or have no attempt
+    -- left. After a failed claim, also find the messages that the database refuses to change: one of them would make this
+    -- claim fail, too.
     if one_by_one then
         stops_at := clock_timestamp() + interval '500 milliseconds';
     end if;

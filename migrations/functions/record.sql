@@ -8,7 +8,8 @@
 -- charged        the attempt counts against max_attempts
 -- sent_at        when the attempt began; null: there was none
 -- http_statuses, request_ids, errors   the response
--- outcomes       the attempt's outcome, for signaling.attempt; null if the API accepted the message, or if there was none
+-- outcomes       the attempt's outcome, for signaling.attempt; null if the API accepted the message, or if there was no
+--                attempt
 -- durations      how long the attempt took
 -- faults, evidences   on which side the worker saw the fault of a failed attempt, and why: for signaling.attempt
 -- one_by_one     after a call that the database refused, or that timed out: writes each record on its own. If the database
@@ -104,9 +105,9 @@ begin
     -- outbox_retries: the index looks small, but while a session holds a snapshot, it keeps an entry for each message sent
     -- since.
     --
-    -- If another session changes a message between the snapshot of this statement and its lock, the lock has the new version,
-    -- which the update does not see. The lock keeps that version, so a second try writes it. Without the second try, the
-    -- record would be refused, and the message sent again.
+    -- Another session may change a message after this statement's snapshot and before its lock. Then this transaction locks
+    -- the new version, which the update does not see. The lock stays, so a second try writes the record. Otherwise the result
+    -- would be 'refused', and the message would be sent again.
     for try in 1 .. 2 loop
         with given as materialized (
             select given.*
@@ -119,7 +120,8 @@ begin
             from given join signaling.outbox using (id)
             where outbox.claim_id is not distinct from given.claim_id
               and case when outbox.status = 'pending' then true end
-              and given.place <> all (written)
+              -- The second try takes only rows that this transaction has locked. Another row could be raced again.
+              and (found_free is null or given.place = any (found_free)) and given.place <> all (written)
             for no key update of outbox skip locked
         ), recorded as (
             update signaling.outbox

@@ -1,5 +1,5 @@
--- Releases claims that made no attempt: the messages of a claim whose result never reached the worker, and the probe of a held
--- lane. The claim has overwritten the due times, so the messages are due since their insert.
+-- Releases the messages of a claim whose result never reached the worker, and the probe of a held lane that showed nothing
+-- about the API. The claim has overwritten the due times, so the messages are due since their insert.
 --
 -- Returns the claims that had messages. A message that the database refuses to change stays claimed until its lease ends.
 -- Locks the lane's row, if one of the claims is its probe, and the messages; skips messages that are locked.

@@ -1,5 +1,5 @@
--- Ends the hold of an app's lane after the API accepted, rejected or throttled its probe, and wakes the workers. Returns false if `probe` is not the lane's
--- probe.
+-- Ends the hold of an app's lane after the API accepted, rejected or throttled its probe, and wakes the workers. Returns
+-- false if `probe` is not the lane's probe.
 --
 -- Locks the lane's row.
 -- Index: lane_pkey.

@@ -13,8 +13,8 @@ create or replace function signaling.throttle(app text, sent_at timestamptz, ret
 as $$
 #variable_conflict use_column
 declare
-    -- A 429 of an attempt that began within this time belongs to the burst that caused the cut: its slot was given out
-    -- before. Covers the horizon, not the lookahead of a distant worker.
+    -- A 429 belongs to the burst that caused the last cut if its attempt began less than this time after the cut, because
+    -- its slot was given out before. Covers the horizon, not the lookahead of a distant worker.
     burst constant interval := interval '200 milliseconds';
     -- The rate climbs by a share of itself, so it must not become zero.
     least_per_s constant double precision := 0.5;

@@ -53,9 +53,11 @@ pub(crate) fn lane(
         use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Throttled, Waiting};
         let advice = match obstacle.kind {
             LaneState::Unauthorized => {
-                "correct the app's credentials, such as AGORA_API_KEY: sending resumes when the API accepts a probe"
+                "correct the app's credentials, such as AGORA_API_KEY: sending resumes with the next probe"
             }
-            LaneState::Unavailable => "wait: sending resumes when the API accepts a probe",
+            LaneState::Unavailable => {
+                "wait: sending resumes when the API answers a probe without an error of its own"
+            }
             Paused => "run `worker resume` with the app's name",
             Waiting | NoWorker | OtherEnvironment | Sending | Throttled => {
                 "wait, or run `worker resume` with the app's name"

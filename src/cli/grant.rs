@@ -15,8 +15,8 @@ use crate::outbox::RoleKind;
 /// worker: runs `worker run`, and the commands check, status, workers and message. Calls functions, and writes no table
 /// directly.
 ///
-/// operator: pauses, resumes, limits, retries, cancels and adopts, and has the privileges of a reader. The buttons of the dashboard
-/// need a worker's role with these privileges.
+/// operator: pauses, resumes, limits, retries, cancels and adopts, and has the privileges of a reader. The buttons of the
+/// dashboard need a worker's role with these privileges.
 ///
 /// reader: reads the state of messages and apps, without payloads: `signaling.delivery_status`, `signaling.fleet`, and the
 /// commands status, workers and message.

@@ -34,15 +34,11 @@ pub(super) struct MessageArgs {
     read: ReadArgs,
 }
 
-/// The width of a time with microseconds.
-const TIME_WIDTH: usize = 27;
-
 pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
     let message = async |outbox: &Outbox| {
         let found = outbox.message(args.id, args.payload).await?;
         let detail = found.with_context(|| {
-            let id = args.id;
-            format!("there is no message {id}: it was never inserted, its transaction is not committed, or it is deleted already")
+            format!("there is no message {}: it was never inserted, its transaction is not committed, or it is deleted already", args.id)
         })?;
         anyhow::ensure!(
             detail.payload.is_some() || !args.payload,
@@ -54,12 +50,11 @@ pub(super) async fn run(args: MessageArgs) -> anyhow::Result<()> {
 }
 
 fn show(detail: &MessageDetail) -> String {
-    let mut text = heading(detail);
-    text.push('\n');
+    let mut text = heading(detail) + "\n";
     for (when, lines) in timeline(detail) {
         let mut when = when.to_string();
         for line in lines {
-            writeln!(text, "  {when:TIME_WIDTH$}  {}", one_line(&line)).ok();
+            writeln!(text, "  {when:27}  {}", one_line(&line)).ok();
             when.clear();
         }
     }

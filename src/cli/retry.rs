@@ -16,8 +16,8 @@ use crate::outbox::{MAX_ROWS_PER_CALL, Outbox, RetryFilter, is_forbidden};
 ///
 /// Needs a filter, or --all for every failed message of every app. The messages get all their attempts again, and lose an
 /// expiry that is over. Workers send them within the app's limit, and give them a fifth of it while first attempts wait. A
-/// message with an ambiguous or lost attempt may arrive a second time, whatever its status: `worker message ID` lists the
-/// attempts. The same in SQL: select signaling.retry('default').
+/// message with an ambiguous or lost attempt may arrive a second time, even if it has failed or expired. `worker message ID`
+/// lists the attempts. The same in SQL: select signaling.retry('default').
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   worker retry --app default --dry-run                     count the failed messages

@@ -26,8 +26,9 @@ use crate::worker;
 ///
 /// Any number of workers may run, on any number of hosts. Together they keep each app below its limit. At the first signal
 /// the worker claims nothing more, releases unsent messages, finishes and records calls in flight, and exits with 0, or
-/// with 1 if calls are still in flight at the drain timeout. A second signal ends the worker at once. SIGQUIT counts like SIGTERM and SIGINT. SIGHUP and SIGALRM also shut the worker
-/// down, but never at once. The worker ignores SIGUSR1 and SIGUSR2. It reads changed files of secrets without a signal.
+/// with 1 if outcomes are still unsaved at the drain timeout. A second signal ends the worker at once. SIGQUIT counts like
+/// SIGTERM and SIGINT. SIGHUP and SIGALRM also shut the worker down, but never at once. The worker ignores SIGUSR1 and
+/// SIGUSR2. It reads changed files of secrets without a signal.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Secrets have no flags, because a list of processes shows flags. Set one of these variables:

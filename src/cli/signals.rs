@@ -52,7 +52,7 @@ pub(crate) fn signals(shutdown: CancellationToken) -> anyhow::Result<impl Future
                 tracing::info!(
                     event = "shutdown_started",
                     signal = name,
-                    "shutting down: the worker claims nothing more and finishes calls in flight; another SIGTERM, SIGINT or SIGQUIT ends it at once"
+                    "shutting down: the worker claims nothing more and finishes calls in flight; the second SIGTERM, SIGINT or SIGQUIT ends it at once"
                 );
             }
             shutdown.cancel();

@@ -20,7 +20,6 @@ pub(crate) struct AppReport {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// The worker's calls fail, and the worker compares them with those of other workers to decide who is at fault.
     pub(crate) is_doubting: bool,
     pub(crate) aside_reason: Option<String>,
 }

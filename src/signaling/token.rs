@@ -23,7 +23,6 @@ const PRIVILEGE_RTM_LOGIN: u16 = 1;
 pub(crate) struct TokenClaims<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) user_id: &'a str,
-    /// In seconds since 1970.
     pub(crate) issued_at_s: u32,
     pub(crate) expires_in_s: u32,
     /// A random number that makes the signature unique.

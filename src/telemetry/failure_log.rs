@@ -1,4 +1,4 @@
-//! Logs a failure once, however often it repeats, and again after a success. Without it, a database that is down for an hour would
+//! Logs the first of several failures in a row. A success ends the row. Without it, a database that is down for an hour would
 //! fill the log with the same line.
 
 use std::sync::atomic::{AtomicBool, Ordering};

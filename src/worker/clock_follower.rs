@@ -23,7 +23,7 @@ pub(super) async fn run(process: Arc<Process>) {
         tracing::warn!(
             event = "clock_stepped",
             by_ms = (step.after.as_micros() - step.before.as_micros()) / 1_000,
-            "the database's clock was set, or this host slept: the worker releases messages that wait for their slots. For a minute, only leases and expiries count that ended before the step. Check the clocks of the database's hosts (NTP)"
+            "the database's clock was set, or this host slept: the worker releases messages that wait for their slots. For a minute, only leases and expiries that ended before the step count as over. Check the clocks of the database's hosts (NTP)"
         );
         for lane in process.lanes.values() {
             lane.clock_stepped();

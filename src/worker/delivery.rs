@@ -66,24 +66,27 @@ pub(super) async fn deliver(
     let attempt = AssertUnwindSafe(attempt(&lane, &claimed, start_at));
     let finished = attempt.catch_unwind().await;
     let (record, report) = finished.unwrap_or_else(|_| panicked(&lane, &claimed));
-    let (recorded, is_recorded) = oneshot::channel();
+    let made_call = record.call.is_some();
+    let (on_recorded, recorded) = claimed.probe().map(|_| oneshot::channel()).unzip();
     let delivered = Delivered {
         record,
         lane: Arc::clone(&lane),
         was_retry: claimed.is_retry,
         _permit: permit,
-        _recorded: recorded,
+        on_recorded,
     };
     // The recorder receives for as long as a delivery has a sender.
     records.send(delivered).await.ok();
     // At a shutdown the recorder waits for all senders, so this one must not wait for the lane's row.
     drop(records);
-    match (report, claimed.probe()) {
+    match (report, claimed.probe().zip(recorded)) {
         (Some(report), _) => lane.apply_transition(&report).await,
-        (None, Some(probe)) => {
-            // A release before the record would discard the outcome of a message that may have been sent.
-            is_recorded.await.ok();
-            lane.release_probe(probe).await;
+        (None, Some((probe, recorded))) => {
+            // A release before the record would discard the outcome of a message that may have been sent. If the recorder has
+            // given up the record, only the end of the lease shows this.
+            if recorded.await.is_ok() || !made_call {
+                lane.release_probe(probe).await;
+            }
         }
         (None, None) => {}
     }
@@ -166,7 +169,7 @@ fn permit(lane: &Lane, claimed: &Claimed, clock: &DbClock) -> Result<SendPermit,
                 app = lane.app,
                 message_id = claimed.id,
                 reason = ?reason,
-                "the message is released without an attempt, because its slot has passed or its lease ends too soon"
+                "the message is released without an attempt, for the reason in the field reason"
             );
         }
         Unsent::Released

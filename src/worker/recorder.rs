@@ -32,7 +32,7 @@ const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A statement that takes longer than this makes the recorder lag.
 const LAG_AFTER: Duration = Duration::from_millis(500);
 
-/// A finished delivery. When the record is saved, the drop of this value frees the capacity, and tells the delivery.
+/// A finished delivery. The recorder drops it when the record is saved or given up, which frees the capacity.
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) record: Record,
@@ -40,7 +40,8 @@ pub(super) struct Delivered {
     /// True if the message was attempted or claimed before this claim.
     pub(super) was_retry: bool,
     pub(super) _permit: CapacityPermit,
-    pub(super) _recorded: oneshot::Sender<()>,
+    /// Of a probe: tells the delivery that the record is not given up.
+    pub(super) on_recorded: Option<oneshot::Sender<()>>,
 }
 
 /// The unsaved outcomes outlive a panic of the recorder.
@@ -216,7 +217,7 @@ fn apply_result(
 ) {
     let Delivered { record, lane, .. } = &delivered;
     match (result, record.status) {
-        (RecordResult::Locked, _) => locked.push_back(delivered),
+        (RecordResult::Locked, _) => return locked.push_back(delivered),
         (RecordResult::Recorded | RecordResult::WithoutDetails, Some(status)) => {
             lane.stats.ended(lane.shared.now(), status, 1);
         }
@@ -226,5 +227,10 @@ fn apply_result(
         }
         // A refused message is due again when its lease ends. A discarded one may be due already.
         (RecordResult::Discarded | RecordResult::Refused, _) => lane.poll_soon(),
+    }
+    if result != RecordResult::Refused
+        && let Some(on_recorded) = delivered.on_recorded
+    {
+        on_recorded.send(()).ok();
     }
 }

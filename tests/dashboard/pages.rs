@@ -98,8 +98,7 @@ async fn a_messages_page_shows_the_fault_of_a_failure_and_an_advice() {
         "but no worker that serves the app is alive",
         "call 1 failed. Fault: the worker worker-7 (others are accepted); not charged.",
         "</b>check this worker",
-        "0 of at most 10",
-        "<dt>Uncharged calls</dt><dd>1</dd>",
+        "<dd>0 of 10 charged, 1 not charged</dd>",
     ];
     dashboard.shows(&format!("/messages/{id}"), &parts).await;
 }

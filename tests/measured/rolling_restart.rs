@@ -30,7 +30,7 @@ async fn a_rolling_restart_repeats_no_call_and_keeps_half_of_the_pace() {
         .ask("select signaling.peak_rate('default', '-infinity', 'infinity')")
         .await;
     assert!(peak <= 500, "{peak} calls started in a second");
-    // Before that, each of the first workers waits for the responses to its first calls.
+    // Before that, each of the first workers waits for the response to its first call.
     let calls = world.simulator.ledger().calls_after(AT_FULL_RATE);
     let longest_us = calls
         .windows(HALF_PACE)

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 
 use tokio::process::Command;
 
-/// A command that does not inherit settings of the worker or of a proxy: a setting would change the result of a test,
-/// and a proxy would receive the test's calls.
+/// A command that does not inherit settings of the worker or of a proxy: a setting would reach the command,
+/// and a proxy would receive its calls.
 pub fn command_without_settings(program: impl AsRef<OsStr>) -> Command {
     const SETTINGS: &str = "AGORA_ WORKER_ DATABASE_URL PG SIMULATOR_ OTEL_";
     let mut command = Command::new(program);

@@ -65,7 +65,8 @@ pub(super) async fn show(
 
 fn buttons(detail: &MessageDetail) -> Markup {
     let message = &detail.message;
-    let may_have_arrived = detail.calls.iter().any(CallDetail::may_have_arrived);
+    let mut calls = detail.calls.iter();
+    let may_have_arrived = message.state == "unknown" || calls.any(CallDetail::may_have_arrived);
     let id = message.id.to_string();
     let (name, target) = (format!("message {id}"), [("id", id.as_str())]);
     let cancel = html! {

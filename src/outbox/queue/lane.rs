@@ -123,8 +123,8 @@ impl Outbox {
         Ok(rows.into_iter().map(|(app, due)| (app, due.0)).collect())
     }
 
-    /// Ends expired messages of some apps that no worker claims. With `one_by_one`, also finds a message that a function of the
-    /// application keeps waiting, and passes over it from then on.
+    /// Ends expired messages of some apps that no worker claims. With `one_by_one`, also finds a message that a function of
+    /// the application keeps waiting, and passes over it from then on.
     pub(crate) async fn expire(
         &self,
         apps: &[&str],
@@ -157,7 +157,8 @@ impl Outbox {
         Ok(result.as_deref() != Some("too_soon"))
     }
 
-    /// Ends the hold of an app's lane, fleet-wide, after the API accepted, rejected or throttled its probe. False if `probe` is not the lane's probe.
+    /// Ends the hold of an app's lane, fleet-wide, after the API accepted, rejected or throttled its probe. False if
+    /// `probe` is not the lane's probe.
     pub(crate) async fn release_hold(&self, app: &str, probe: Uuid) -> Result<bool, sqlx::Error> {
         let call = call!(release_hold, app = app, probe = probe);
         let answer = self.pool.call(call).await?;

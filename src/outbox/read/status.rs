@@ -107,8 +107,8 @@ pub(crate) struct Obstacle {
     pub(crate) sentence: String,
 }
 
-/// The state of a lane. All but `Sending` and `Throttled` are also kinds of obstacles. A lane with obstacles has the state of the
-/// first one.
+/// The state of a lane. All but `Sending` and `Throttled` are also kinds of obstacles. A lane with obstacles has the state
+/// of the first one.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
 )]

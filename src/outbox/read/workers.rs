@@ -1,5 +1,3 @@
-//! The workers in the registry.
-
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, query};
 
@@ -31,7 +29,6 @@ pub(crate) struct ServedApp {
     pub(crate) app: String,
     pub(crate) accepted: u64,
     pub(crate) failed: u64,
-    /// The worker's calls fail, and the worker compares them with those of other workers to decide who is at fault.
     pub(crate) is_doubting: bool,
     pub(crate) stepped_aside_at: Option<DbTime>,
     pub(crate) stepped_aside_reason: Option<String>,

@@ -4,9 +4,9 @@
 //!
 //! The states of one worker, for one app:
 //!
-//! - **serving**: the worker makes one call at first. After a start, an accepted message opens all slots. After a doubt or a
-//!   hold, each accepted message doubles the number of open calls, because the API may have just recovered. So does a second
-//!   without a failed call.
+//! - **serving**: the worker makes one call at first. Each second without a failed call doubles the number of open calls. The
+//!   first accepted message after a start removes this limit. After a doubt or a hold, each accepted message doubles the
+//!   number, because the API may have just recovered.
 //! - **doubting**: too many calls in a row have failed (`votes.rs` counts them). The worker claims nothing, and compares
 //!   the counters of the other workers. If the API accepts none of their messages, the worker holds the lane for all, or
 //!   is *serving* if the last hold ended less than ten seconds ago. If the API accepts one, the worker is *serving*, and
@@ -144,11 +144,11 @@ enum State {
 }
 
 impl State {
-    fn serving(now: Instant, min_votes: Option<u32>) -> Self {
+    fn serving(now: Instant, is_new: bool, min_votes: Option<u32>) -> Self {
         Self::Serving {
             max_open_calls: 1,
             widened_at: now,
-            is_new: false,
+            is_new,
             min_votes,
         }
     }
@@ -162,12 +162,7 @@ impl State {
 impl CircuitBreaker {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
-            state: State::Serving {
-                max_open_calls: 1,
-                widened_at: now,
-                is_new: true,
-                min_votes: None,
-            },
+            state: State::serving(now, true, None),
             votes: Votes::default(),
             throttled_destinations: ThrottledDestinations::default(),
             reason: String::new(),
@@ -423,8 +418,8 @@ impl CircuitBreaker {
             } => {
                 let before = last.filter(|_| *reports > 0);
                 let before = before.map_or(accepted, |(accepted, _)| accepted);
-                // When an operator deletes counters, the sum shrinks. Read as an API that accepts nothing, the smaller sum
-                // made this worker hold the app for all.
+                // The sum shrinks when a worker stops, because retire_worker() deletes its counters. Taken for an API that
+                // accepts nothing, the smaller sum made this worker hold the app for all.
                 if accepted >= before {
                     *reports += 1;
                 }
@@ -466,7 +461,7 @@ impl CircuitBreaker {
     fn serve(&mut self, now: Instant, min_votes: Option<u32>) {
         self.votes.end_run();
         self.reason.clear();
-        self.state = State::serving(now, min_votes);
+        self.state = State::serving(now, false, min_votes);
     }
 
     pub(crate) fn lane_held(&mut self) {

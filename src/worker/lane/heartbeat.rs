@@ -1,5 +1,5 @@
-//! Shows whether the loop of a lane is stuck. The loop beats after a claim and before each bounded wait, and the poller beats for
-//! an idle loop. A loop that misses the end of its wait by `GRACE` counts as stuck.
+//! Shows whether the loop of a lane is stuck. The loop beats after a claim and before each bounded wait, and the poller
+//! beats for an idle loop. A loop that misses the end of its wait by `GRACE` counts as stuck.
 
 use std::time::{Duration, Instant};
 

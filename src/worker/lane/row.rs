@@ -1,5 +1,5 @@
-//! Writes the lane's row in `signaling.lane`, through which all workers of an app share its state (ARCHITECTURE.md, "States of a
-//! lane"). Every claim reads the row, so a change reaches each worker with its next claim.
+//! Writes the lane's row in `signaling.lane`, through which all workers of an app share its state (ARCHITECTURE.md, "States
+//! of a lane"). Every claim reads the row, so a change reaches each worker with its next claim.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ pub(in crate::worker) struct AttemptReport {
     pub(in crate::worker) probe: Option<Uuid>,
 }
 
-/// How often the worker tries to write the outcome of a probe or a `Retry-After`. With one try, a failed statement would keep the lane held until
-/// the probe's lease ends, or let workers call before the end of the `Retry-After`.
+/// How often the worker tries to write the outcome of a probe or a `Retry-After`. With one try, a failed statement would keep
+/// the lane held until the probe's lease ends, or let workers call before the end of the `Retry-After`.
 const TRIES: u32 = 8;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -182,8 +182,7 @@ impl Lane {
         }
     }
 
-    /// Tries a statement up to `tries` times. Logs the failure of the last try, or of the eighth, once until a statement
-    /// succeeds.
+    /// Tries a statement up to `tries` times. Logs once that all tries, or eight of them, have failed.
     async fn try_statement<T, F: Future<Output = Result<T, sqlx::Error>>>(
         &self,
         result: &str,
@@ -204,7 +203,7 @@ impl Lane {
                     event = "lane_update_failed",
                     app = self.app,
                     error = database_error_text(&error),
-                    "the lane could not be {result}: correct the database error, or wait until the probe's lease ends"
+                    "the lane could not be {result}: follow the error"
                 );
             }
             let pause = tokio::time::sleep(TRY_AGAIN_AFTER);

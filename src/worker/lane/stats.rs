@@ -17,7 +17,6 @@ use crate::stats::Stats;
 pub(crate) const CALLS: &str = "signaling_calls_total";
 pub(crate) const MESSAGES_FINISHED: &str = "signaling_messages_finished_total";
 pub(crate) const CALL_DURATION: &str = "signaling_call_duration_seconds";
-/// From a message's due time to its first call.
 pub(crate) const QUEUE_WAIT: &str = "signaling_queue_wait_seconds";
 pub(crate) const SLOTS_MISSED: &str = "signaling_slots_missed_total";
 

@@ -3,7 +3,7 @@
 #![allow(
     clippy::missing_errors_doc,
     clippy::missing_panics_doc,
-    reason = "only tests call it, and a panic fails the test"
+    reason = "only tests and the benchmark call it, and a panic ends them"
 )]
 
 mod databases;

@@ -1,6 +1,6 @@
--- Messages that a filter lets through, newest first, with ids from $1 down to $2. The range bounds the rows that Postgres reads
--- by the primary key, which alone has this order. If $11 lists ids, only these messages match. `id + 0` then keeps Postgres
--- from reading down the primary key past all other messages.
+-- Messages that a filter lets through, newest first, with ids from $1 down to $2. The range bounds the rows that Postgres
+-- reads by the primary key, which alone has this order. If $11 lists ids, only these messages match. `id + 0` then keeps
+-- Postgres from reading down the primary key past all other messages.
 select id, app, sender, destination, channel_name, state, attempts, uncharged, http_status, error, created_at, next_attempt_at,
        finished_at, clock_timestamp() as now
 from signaling.delivery_status
