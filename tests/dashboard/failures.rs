@@ -15,16 +15,16 @@ async fn failures_are_grouped_with_a_count_and_an_example() {
         .ask("select max(id) from signaling.outbox where status = 'failed'")
         .await;
     let parts = [
-        ": no such user",
+        ": illegal parameter",
         "no response within 15s",
-        ": Service Unavailable",
+        ": internal error",
         &format!("href=\"/messages/{example}\""),
     ];
     let page = dashboard.shows("/failures", &parts).await;
     let found = page.matches("<td class=\"number\">20</td>").count();
     assert_eq!(found, 7, "{page}");
     let rejected = "/failures?outcome=rejected&app=default";
-    let rejected = dashboard.shows(rejected, &["no such user"]).await;
+    let rejected = dashboard.shows(rejected, &["illegal parameter"]).await;
     assert!(!rejected.contains("no response within"), "{rejected}");
     dashboard
         .shows("/failures?app=other", &["None of these calls matches"])

@@ -35,12 +35,12 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
                     case when scheduled then now() + interval '1 hour' else created_at end, created_at, http_status, error
              from generate_series(1, {each}) as n,
                   (values ('message_sent', 1, false, 200, null), ('message_delivered', 1, false, 200, null),
-                          ('message_offline', 2, false, 200, null),
-                          ('failed', 1, false, 400, 'HTTP 400, result \"failed\": no such user'),
+                          ('message_offline', 1, false, 200, null),
+                          ('failed', 1, false, 400, 'HTTP 400, result \"failed\": illegal parameter'),
                           ('expired', 0, false, null, 'not sent before its expires_at'), ('cancelled', 0, false, null, null),
                           ('unknown', 1, false, null, 'no response within 15s'), ('pending', 0, false, null, null),
                           ('pending', 0, true, null, null),
-                          ('pending', 1, false, 503, 'HTTP 503, result \"failed\": Service Unavailable'))
+                          ('pending', 1, false, 500, 'HTTP 500, result \"failed\": internal error'))
                       as kind (status, calls, scheduled, http_status, error)
              -- Only a peer can acknowledge a message.
              cross join lateral (select status in ('message_delivered', 'message_offline') as waits) as ack
@@ -48,10 +48,14 @@ pub(super) async fn messages_of_all_states(world: &World, each: i32) {
              cross join lateral (select now() - (({each} - n) * 7 + 3) * interval '1 second' as created_at) as age
              order by n, status;
              alter table signaling.outbox enable trigger user;
-             insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, claimed_by, recorded_at)
-             select id, 1, sent_at, interval '34 milliseconds', http_status,
-                    case status when 'failed' then 'rejected' when 'unknown' then 'ambiguous' else 'transient' end, error, 'worker-1',
-                    sent_at + interval '40 milliseconds'
+             insert into signaling.attempt (message_id, attempt, sent_at, duration, http_status, outcome, error, fault, charged,
+                                            evidence, claimed_by, recorded_at)
+             select id, 1, sent_at, case status when 'unknown' then interval '15 seconds' else interval '34 milliseconds' end, http_status,
+                    case status when 'failed' then 'rejected' when 'unknown' then 'ambiguous' else 'transient' end, error,
+                    'message', true,
+                    case status when 'failed' then 'the API rejects the message'
+                                else 'the API has accepted 61 of the last 64 messages of this worker' end,
+                    'worker-1', sent_at + interval '40 milliseconds'
              from signaling.outbox where error is not null and attempts > 0 order by id"
         ))
         .await;

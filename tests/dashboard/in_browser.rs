@@ -167,7 +167,7 @@ async fn an_operator_searches_and_pages_with_the_keyboard_alone() {
     browser
         .until("location.pathname.startsWith('/messages/')")
         .await;
-    browser.until_shown("no such user").await;
+    browser.until_shown("illegal parameter").await;
     browser.quit().await;
 }
 
