@@ -32,7 +32,6 @@ pub(super) fn advice(text: &str) -> (&'static str, String) {
     ("", format!("-> {text}"))
 }
 
-/// `1 message`, or `2 messages`.
 pub(super) fn messages(count: i64) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} message{plural}")
@@ -51,7 +50,6 @@ pub(super) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line, as [`print`] does.
 pub(crate) fn print_line(line: impl Into<String>) -> anyhow::Result<()> {
     print(line.into() + "\n")
 }

@@ -65,7 +65,10 @@ async fn the_pages_of_a_filter_have_each_message_once_and_the_newest_first() {
         ("sender=order-events&state=unknown", "status = 'unknown'"),
         ("sender=nobody", "false"),
         ("app=other", "false"),
-        ("error=ILLEGAL+PARAMETER", "error like '%illegal parameter%'"),
+        (
+            "error=ILLEGAL+PARAMETER",
+            "error like '%illegal parameter%'",
+        ),
         ("until=2020-01-01T00:00", "false"),
         ("since=2099-01-01T00:00", "false"),
         (

@@ -422,6 +422,8 @@ impl CircuitBreaker {
                 // accepts nothing, the smaller sum made this worker hold the app for all.
                 if accepted >= before {
                     *reports += 1;
+                } else {
+                    *reports = reports.saturating_sub(1);
                 }
                 let is_late = *reports > REPORTS_TO_WAIT;
                 if serving == 0 || accepted <= before {
