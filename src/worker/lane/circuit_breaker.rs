@@ -418,8 +418,8 @@ impl CircuitBreaker {
             } => {
                 let before = last.filter(|_| *reports > 0);
                 let before = before.map_or(accepted, |(accepted, _)| accepted);
-                // The sum shrinks when a worker stops, because retire_worker() deletes its counters. Taken for an API that
-                // accepts nothing, the smaller sum made this worker hold the app for all.
+                // retire_worker() deletes the counters of a worker that stops. Taken for an API that accepts nothing, the smaller
+                // sum made this worker hold the app for all. The next report shows little, so the worker reads one more.
                 if accepted >= before {
                     *reports += 1;
                 } else {

@@ -2,6 +2,7 @@
 //! end. Each worker makes some calls a second, in any order, and reports once a second.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -239,7 +240,19 @@ impl Fleet {
     }
 }
 
+/// Chance decides the order of calls, so about one fleet in 10,000 exceeds a bound. With fixed seeds, a failure shows a change
+/// of the code. `PROPTEST_RNG_SEED` and `PROPTEST_CASES` simulate other fleets.
+fn fixed_seeds() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if matches!(config.rng_seed, RngSeed::Random) {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
+}
+
 proptest! {
+    #![proptest_config(fixed_seeds())]
+
     #[test]
     fn a_dead_api_is_held_by_any_number_of_workers_and_nothing_is_charged(
         workers in 1_usize..5, destinations in prop_oneof![Just(1_u64), Just(3), Just(1_000)], seed: u64,
