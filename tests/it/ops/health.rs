@@ -183,15 +183,18 @@ async fn a_worker_with_a_rotated_password_is_not_ready_and_gives_advice() {
     ops.until_ready().await;
 
     let name = &role.name;
-    // Two transactions, because a worker may connect again before the first one is committed.
-    for statement in [
-        format!("alter role {name} password 'another'"),
-        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'"),
-    ] {
-        world.execute(&statement).await;
-    }
-    let phrase = "FAIL database: unavailable: password authentication failed";
-    ops.until_readiness(503, phrase).await;
+    let change = format!("alter role {name} password 'another'");
+    world.execute(&change).await;
+    // Again and again, because a session that logs in during the change is not in the list yet.
+    let terminate =
+        format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'");
+    let refused = async || {
+        world.execute(&terminate).await;
+        let response = ops.client.get("/readyz").await;
+        let phrase = "FAIL database: unavailable: password authentication failed";
+        response.status == 503 && response.body.contains(phrase)
+    };
+    world.until("the login is refused", PATIENCE, refused).await;
     let body = ops.client.get("/readyz").await.body;
     assert_contains(&body, &["put the right password into DATABASE_URL_FILE"]);
     let is_shown = body.contains("secret@") || body.contains("another");
