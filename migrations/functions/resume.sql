@@ -1,5 +1,5 @@
--- Ends an operator's pause, and the wait that the API has asked for by Retry-After. A hold stays until the API
--- accepts, rejects or throttles a probe.
+-- Ends an operator's pause, and the wait that the API has asked for by Retry-After. A hold stays until the API accepts,
+-- rejects or throttles a probe.
 -- The next claims try refused messages again: see refuse().
 --
 -- Returns a sentence about the change, and about each remaining obstacle, from signaling.obstacle.

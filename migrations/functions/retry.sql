@@ -1,6 +1,6 @@
 -- Makes messages due again that have ended without success. A filter that is null matches every message. Each message gets
--- all its attempts again, and loses an expiry that has passed. A message that
--- was sent before waits as a retry, any other as a first attempt.
+-- all its attempts again, and loses an expiry that has passed. A message that was sent before waits as a retry,
+-- any other as a first attempt.
 --
 -- error_like     a pattern for LIKE
 -- dry_run        counts the messages, and changes nothing

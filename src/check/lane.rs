@@ -53,10 +53,10 @@ pub(crate) fn lane(
         use LaneState::{NoWorker, OtherEnvironment, Paused, Sending, Throttled, Waiting};
         let advice = match obstacle.kind {
             LaneState::Unauthorized => {
-                "correct the app's credentials, such as AGORA_API_KEY: sending resumes with the next probe"
+                "correct the app's credentials, such as AGORA_API_KEY: sending resumes when the API accepts, rejects or throttles a probe"
             }
             LaneState::Unavailable => {
-                "wait: sending resumes when the API answers a probe without an error of its own"
+                "wait: sending resumes when the API accepts, rejects or throttles a probe"
             }
             Paused => "run `worker resume` with the app's name",
             Waiting | NoWorker | OtherEnvironment | Sending | Throttled => {

@@ -90,7 +90,7 @@ impl DbPool {
         one_by_one: bool,
         call: Call,
     ) -> Result<Answer, sqlx::Error> {
-        let (client, server) = timeout.timeouts(one_by_one);
+        let (client, server) = timeout.client_and_server(one_by_one);
         let answer = self.call_within(client, server, call).await;
         timeout.observe(&answer);
         answer
@@ -211,7 +211,7 @@ impl AdaptiveTimeout {
     const MIN_ISOLATING: Duration = Duration::from_secs(4);
 
     /// The worker's timeout for the next statement, and the server's.
-    pub(super) fn timeouts(&self, one_by_one: bool) -> (Duration, Duration) {
+    pub(super) fn client_and_server(&self, one_by_one: bool) -> (Duration, Duration) {
         let doublings = self.0.load(Ordering::Relaxed).min(Self::MAX_DOUBLINGS);
         let timeout = STATEMENT_TIMEOUT * 2_u32.pow(doublings);
         if one_by_one {

@@ -228,3 +228,21 @@ async fn the_overview_shows_one_backlog_everywhere() {
     ];
     dashboard.shows("/", &parts).await;
 }
+
+#[tokio::test]
+async fn a_retry_warns_if_an_earlier_call_may_have_had_an_effect() {
+    const WARNING: &str = "The recipient may get the message twice";
+    let world = World::new().await;
+    fixtures::messages_of_all_states(&world, 1).await;
+    let dashboard = Dashboard::of(&world).await;
+    let failed: i64 = world
+        .ask("select id from signaling.outbox where status = 'failed'")
+        .await;
+    let path = format!("/messages/{failed}");
+    let rejected = dashboard.shows(&path, &["Retry"]).await;
+    assert!(!rejected.contains(WARNING), "{rejected}");
+    let ambiguous =
+        format!("update signaling.attempt set outcome = 'ambiguous' where message_id = {failed}");
+    world.execute(&ambiguous).await;
+    dashboard.shows(&path, &[WARNING]).await;
+}

@@ -205,7 +205,7 @@ impl Outbox {
             environment = config.environment.as_deref(),
             one_by_one = request.one_by_one,
         );
-        let (client, server) = request.timeout.timeouts(request.one_by_one);
+        let (client, server) = request.timeout.client_and_server(request.one_by_one);
         let answer = self.pool.call_within(client, server, call).await;
         // An empty claim is fast even if the database is slow.
         if !matches!(&answer, Ok(answer) if answer.rows.len() < 2) {

@@ -155,6 +155,14 @@ async fn cancel_prints_each_messages_state_and_may_be_repeated() {
         let report = format!("{id} is not cancelled: {phrase}");
         assert!(finished.stdout.starts_with(&report), "{finished:?}");
     }
+    // A retry by hand takes the attempts back, but not the call.
+    let failed = format!(
+        "update signaling.outbox set status = 'failed', finished_at = now() where id = {sent};
+         select signaling.retry('default', ids => array[{sent}])"
+    );
+    world.execute(&failed).await;
+    let printed = world.run(&["cancel", &sent.to_string()]).await;
+    assert_contains(&printed, &["An earlier call may have arrived"]);
 }
 
 #[tokio::test]
