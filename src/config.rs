@@ -67,7 +67,7 @@ pub(crate) struct UsageError(pub(crate) String);
 /// Replaces the error of the standard library, which does not say how to write a number.
 pub(crate) fn parse_number<T: FromStr>(text: &str) -> Result<T, &'static str> {
     text.parse()
-        .map_err(|_| "it is not a number that this setting can have: write it like 200")
+        .map_err(|_| "it is not a valid number: write it like 200")
 }
 
 /// Covers the longest lookahead (`Lookahead::MAX`), by which slots lie ahead of the claim.
